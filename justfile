@@ -1,0 +1,88 @@
+# Every command of the project. `just` alone lists them.
+
+set dotenv-load := true
+set positional-arguments := true
+
+# Compiled once at install, not by ten processes at once during the first start.
+export UV_COMPILE_BYTECODE := "1"
+
+_list:
+    @echo "Tickhouse, a live stock market and its data platform. New here? Run 'just up' first."
+    @just --list --unsorted --list-heading ""
+
+_sync:
+    @command -v uv >/dev/null || { echo "uv is missing: pip install uv"; exit 1; }
+    @uv sync --frozen --quiet
+
+# Start everything: up [watch=1] [broker=auto|kafka|embedded|HOST:PORT] [feed=replay file=PATH speed=N]
+[group('run')]
+up *args: _sync
+    @uv run --no-sync python -m deploy.local up "$@"
+
+# Each service: state, readiness, age of the last event, lag: status [--json]
+[group('run')]
+status *args: _sync
+    @uv run --no-sync python -m deploy.local status "$@"
+
+# The end of a service's log: logs [NAME] [lines=N] [follow=1]
+[group('run')]
+logs *args: _sync
+    @uv run --no-sync python -m deploy.local logs "$@"
+
+# Feed the system from a recorded market: replay FILE [speed=N], 0 as fast as it goes
+[group('run')]
+replay file *args: _sync
+    @uv run --no-sync python -m deploy.local replay "$@"
+
+# Drain and stop everything; nothing is lost
+[group('run')]
+down *args: _sync
+    @uv run --no-sync python -m deploy.local down "$@"
+
+# Delete all data, after asking: reset [yes=1]
+[group('run')]
+reset *args: _sync
+    @uv run --no-sync python -m deploy.local reset "$@"
+
+# Lint, types and tests
+[group('develop')]
+check: lint types test
+
+# The tests, on the broker that this machine has: test [PYTEST-ARGS] (TICKHOUSE_TEST_BROKER=kafka|embedded decides)
+[group('develop')]
+test *args: _sync
+    uv run --no-sync pytest -m "not e2e" "$@"
+
+# The tests that start the whole system
+[group('develop')]
+e2e *args: _sync
+    uv run --no-sync pytest -m e2e "$@"
+
+# Style of the code, the recipes and the shell scripts
+[group('develop')]
+lint: _sync
+    uv run --no-sync ruff check .
+    uv run --no-sync ruff format --check .
+
+# Static types
+[group('develop')]
+types: _sync
+    uv run --no-sync mypy
+
+# Rewrite the code in the project's style
+[group('develop')]
+fmt: _sync
+    uv run --no-sync ruff check --fix .
+    uv run --no-sync ruff format .
+
+# Measure: bench NAME [ARGS] runs tests/benchmarks/NAME.py
+[group('develop')]
+bench name *args: _sync
+    @name="$1"; shift; uv run --no-sync python -m "tests.benchmarks.$name" "$@"
+
+# Write what is generated from the code: .env.example, Prometheus' configuration, Grafana's dashboard
+[group('develop')]
+generate: _sync
+    uv run --no-sync python -m deploy.env_example > .env.example
+    uv run --no-sync python -m deploy.local.prometheus
+    uv run --no-sync python -m deploy.grafana.pipeline_overview
