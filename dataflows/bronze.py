@@ -1,0 +1,332 @@
+"""bronze: the seven raw topics → the seven bronze tables of the lakehouse, every record once.
+
+In: raw.* from the offsets that the tables' own snapshots carry. Out: Iceberg commits, one a table at most every
+TICKHOUSE_BRONZE_COMMIT_SECONDS, or at 50,000 rows; what is no frame goes to dlq.processing before its offset
+counts as read. Run with ``python -m dataflows.bronze``.
+
+On a crash, anywhere: rows and offsets are one commit, so the next start reads on right behind the last row; no
+record is missing and none stands twice by (topic, partition, offset). Dead letters may repeat. Bytewax keeps no
+state here. SIGTERM commits what was read and exits with 0. A catalog, store or broker that is away is waited
+for.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from types import FrameType
+from typing import NamedTuple
+
+import bytewax.operators as op
+import pyarrow.compute as pc
+from bytewax.dataflow import Dataflow
+from bytewax.operators import StatefulBatchLogic
+from bytewax.outputs import DynamicSink, StatelessSinkPartition
+from bytewax.run import cli_main
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
+
+from dataflows.dead_letters import DeadLetters
+from dataflows.kafka import Batch, KafkaSource
+from dataflows.metrics import (
+    BRONZE_COMMIT_SECONDS,
+    BRONZE_COMMITS,
+    BRONZE_ROWS,
+    FLOW_LATENCY,
+    LAST_EVENT,
+    SERVICE_READY,
+    observe_latency,
+    serve_metrics,
+)
+from dataflows.resume import resume_offsets
+from dataflows.run import log_to_stderr
+from dataflows.settings import StreamSettings
+from dataflows.topics import (
+    RAW_AGENT_ACTIONS,
+    RAW_MARKET_STATS,
+    RAW_ORDERBOOK_SNAPSHOTS,
+    RAW_ORDERS,
+    RAW_QUOTES,
+    RAW_TRADES,
+    RAW_TRADING_HALTS,
+    Stopped,
+    ensure_topics,
+)
+from lakehouse.append import TRANSIENT, append_exactly_once, expire_snapshots
+from lakehouse.catalog import CatalogUnavailableError, open_catalog
+from lakehouse.frames import FrameParser, Record
+from lakehouse.settings import LakehouseSettings
+from lakehouse.state import committed_offsets, offset_resets
+from lakehouse.tables import create_tables
+
+log = logging.getLogger(__name__)
+
+FLOW = "bronze"
+TABLE_OF_TOPIC: dict[str, str] = {
+    RAW_TRADES: "bronze.trades",
+    RAW_ORDERS: "bronze.orders",
+    RAW_QUOTES: "bronze.quotes",
+    RAW_ORDERBOOK_SNAPSHOTS: "bronze.orderbook_snapshots",
+    RAW_MARKET_STATS: "bronze.market_stats",
+    RAW_TRADING_HALTS: "bronze.trading_halts",
+    RAW_AGENT_ACTIONS: "bronze.agent_actions",
+}
+MAX_ROWS = 50_000
+"""Rows at which a table commits early: 20 MB of frames, and a commit still takes well under a second."""
+
+Clock = Callable[[], datetime]
+
+
+class Chunk(NamedTuple):
+    """Consecutive records of one partition."""
+
+    topic: str
+    partition: int
+    records: list[Record]
+
+
+class Committed(NamedTuple):
+    """One commit, for the metrics."""
+
+    table: str
+    rows: int
+    seconds: float
+    event_times_us: list[int]
+
+
+class TableWriter:
+    """Collects the records of one table and commits them."""
+
+    def __init__(
+        self,
+        table: Table,
+        start: Mapping[int, int],
+        dead_letters: DeadLetters,
+        settings: LakehouseSettings,
+        stop: threading.Event,
+    ) -> None:
+        """``start``: partition → committed offset that reading began from."""
+        self._name = ".".join(table.name())
+        self._table = table
+        self._parser = FrameParser(self._name)
+        self._dead_letters = dead_letters
+        self._settings = settings
+        self._stop = stop
+        self._next = dict(start)
+        self._resets = offset_resets(table)
+        self._began_anew: dict[tuple[str, int], int] = {}
+        self._records: list[Record] = []
+        self._topic = ""
+
+    @property
+    def waiting(self) -> int:
+        """Records not committed yet."""
+        return len(self._records)
+
+    def add(self, chunk: Chunk, now: datetime) -> list[Committed]:
+        """Take records in; commits when the offsets of their partition began anew."""
+        partition = chunk.partition
+        first, last = chunk.records[0].offset, chunk.records[-1].offset
+        commits = []
+        if first < self._next.get(partition, 0):
+            commits += self.commit(now)
+            resets = self._resets.setdefault(chunk.topic, {})
+            resets[partition] = resets.get(partition, 0) + 1
+            self._began_anew[chunk.topic, partition] = resets[partition]
+            log.error(
+                "%s/%d: offset %d comes after %d: the topic was made anew or the broker lost messages. What comes "
+                "is stored under its new offsets in %s, beside the rows that had them before.",
+                *(chunk.topic, partition, first, self._next[partition] - 1, self._name),
+            )
+        self._next[partition] = last + 1
+        self._topic = chunk.topic
+        self._records += chunk.records
+        return commits
+
+    def commit(self, now: datetime) -> list[Committed]:
+        """Commit what was taken in; nothing when nothing waits.
+
+        Raises:
+            Exception: what :func:`~lakehouse.append.append_exactly_once` raises; nothing is forgotten then.
+            Stopped: the dead letters could not be delivered before the process was asked to stop.
+        """
+        if not self._records:
+            return []
+        began = time.perf_counter()
+        rows, rejected = self._parser.parse(self._records, now)
+        if rejected:
+            self._dead_letters.send(rejected, now)
+        appended = append_exactly_once(
+            self._table, rows, {self._topic: self._next}, began_anew=self._began_anew, wait=self._stop.wait
+        )
+        expire_snapshots(self._table, at=self._settings.snapshots_expire_at, keep=self._settings.snapshots_kept)
+        if appended.covered:
+            log.warning(
+                "%s: %d of %d rows were committed before, by an attempt that looked failed or by another writer",
+                *(self._name, appended.covered, rows.num_rows),
+            )
+        self._records = []
+        times = pc.drop_null(rows["timestamp"]).cast("int64").to_pylist()
+        return [Committed(self._name, appended.rows, time.perf_counter() - began, times)]
+
+
+class _CommitLogic(StatefulBatchLogic[Chunk, Committed, None]):
+    """Decides when a table commits. One for each table, made with its first records."""
+
+    def __init__(self, make_writer: Callable[[str], TableWriter], interval: timedelta, clock: Clock) -> None:
+        self._make_writer = make_writer
+        self._writer: TableWriter | None = None
+        self._interval = interval
+        self._clock = clock
+        self._due: datetime | None = None
+
+    def on_batch(self, values: list[Chunk]) -> tuple[Iterable[Committed], bool]:
+        writer = self._writer = self._writer or self._make_writer(values[0].topic)
+        commits: list[Committed] = []
+        for chunk in values:
+            commits += writer.add(chunk, self._clock())
+            if writer.waiting >= MAX_ROWS:
+                commits += writer.commit(self._clock())
+        if not writer.waiting:
+            self._due = None
+        elif self._due is None:
+            self._due = self._clock() + self._interval
+        elif self._clock() >= self._due:  # a busy stream can keep the timer waiting
+            commits += self._commit()
+        return commits, StatefulBatchLogic.RETAIN
+
+    def on_notify(self) -> tuple[Iterable[Committed], bool]:
+        return self._commit(), StatefulBatchLogic.RETAIN
+
+    def on_eof(self) -> tuple[Iterable[Committed], bool]:
+        return self._commit(), StatefulBatchLogic.RETAIN
+
+    def notify_at(self) -> datetime | None:
+        return self._due
+
+    def snapshot(self) -> None:
+        return None
+
+    def _commit(self) -> list[Committed]:
+        self._due = None
+        return self._writer.commit(self._clock()) if self._writer else []
+
+
+class _MetricsPartition(StatelessSinkPartition[Committed]):
+    def write_batch(self, items: list[Committed]) -> None:
+        for commit in items:
+            BRONZE_COMMITS.labels(commit.table).inc()
+            BRONZE_ROWS.labels(commit.table).inc(commit.rows)
+            BRONZE_COMMIT_SECONDS.observe(commit.seconds)
+            if commit.event_times_us:
+                observe_latency(FLOW_LATENCY.labels(FLOW), time.time(), commit.event_times_us)
+                LAST_EVENT.set(max(commit.event_times_us) / 1e6)
+
+
+class _MetricsSink(DynamicSink[Committed]):
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> _MetricsPartition:  # noqa: ARG002
+        return _MetricsPartition()
+
+
+def bronze_flow(
+    settings: StreamSettings,
+    lakehouse: LakehouseSettings,
+    catalog: Catalog,
+    stop: threading.Event,
+    clock: Clock = lambda: datetime.now(UTC),
+) -> Dataflow:
+    """The flow: raw topics → records by table → commits → metrics. Ends when ``stop`` is set.
+
+    Raises:
+        Stopped: ``stop`` was set while waiting for the broker.
+    """
+    tables = {topic: catalog.load_table(name) for topic, name in TABLE_OF_TOPIC.items()}
+    start = {topic: committed_offsets(table).get(topic, {}) for topic, table in tables.items()}
+    resume = resume_offsets(settings, tables, start, stop)
+    dead_letters = DeadLetters(settings, FLOW, stop)
+
+    def make_writer(topic: str) -> TableWriter:
+        return TableWriter(tables[topic], start[topic], dead_letters, lakehouse, stop)
+
+    interval = timedelta(seconds=settings.bronze_commit_seconds)
+    source = KafkaSource(
+        list(TABLE_OF_TOPIC), settings, flow=FLOW, stop=stop, start=lambda topic, part: resume.get((topic, part))
+    )
+    flow = Dataflow(FLOW)
+    batches = op.input("raw", flow, source)
+    chunks = op.map("by_topic", batches, lambda batch: (batch.topic, _chunk(batch)))
+    commits = op.stateful_batch("commit", chunks, lambda _: _CommitLogic(make_writer, interval, clock))
+    op.output("metrics", op.key_rm("commits", commits), _MetricsSink())
+    return flow
+
+
+def _chunk(batch: Batch) -> Chunk:
+    return Chunk(batch.topic, batch.partition, [_record(message) for message in batch.messages])
+
+
+def _record(message: Message) -> Record:
+    kind, timestamp_ms = message.timestamp()
+    received = next((value for name, value in message.headers() or () if name == "received_at"), None)
+    return Record(
+        topic=message.topic(),
+        partition=message.partition(),
+        offset=message.offset(),
+        timestamp_ms=None if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms,
+        received_at_ns=int(received) if received and received.isdigit() else None,
+        key=message.key(),
+        value=message.value() or b"",
+    )
+
+
+def _open_lakehouse(settings: LakehouseSettings, stop: threading.Event) -> Catalog:
+    """The catalog with all tables, waited for while it is away.
+
+    Raises:
+        Stopped: ``stop`` was set while waiting.
+    """
+    wait = 0.2
+    while True:
+        try:
+            catalog = open_catalog(settings)
+            create_tables(catalog)
+        except (CatalogUnavailableError, *TRANSIENT) as error:
+            log.warning("no lakehouse yet: %s; trying again in %.1f s", error, wait)
+        else:
+            return catalog
+        if stop.wait(wait):
+            raise Stopped
+        wait = min(wait * 2, 5.0)
+
+
+def main() -> int:
+    log_to_stderr()
+    stop = threading.Event()
+
+    def ask_to_stop(signum: int, _frame: FrameType | None) -> None:
+        log.info("%s: committing what was read, then leaving", signal.Signals(signum).name)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, ask_to_stop)
+    settings, lakehouse = StreamSettings(), LakehouseSettings()
+    serve_metrics(settings.bronze_metrics_port)
+    try:
+        catalog = _open_lakehouse(lakehouse, stop)
+        ensure_topics(settings, stop)
+        flow = bronze_flow(settings, lakehouse, catalog, stop)
+        cli_main(flow)  # type: ignore[no-untyped-call]
+    except Stopped:
+        log.info("stopped while waiting; nothing was read")
+    SERVICE_READY.set(0)
+    log.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""Where the bridge resumes: what it has put into Kafka, on disk once a second.
+
+In: the exchange's session, the sequence up to which everything is acknowledged, and offsets of the topics. Out:
+the same after a restart, and the events beyond that sequence which are in Kafka all the same.
+
+On a crash: the file is replaced in one move, so it is the old or the new one. Every event beyond its sequence was
+written behind its offsets; reading from there to the end finds them all. So of what the exchange sends again the
+bridge knows exactly which part is in Kafka, and nothing is lost or doubled.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from dataflows.kafka import PASSING, until_broker_answers
+from dataflows.settings import StreamSettings
+
+log = logging.getLogger(__name__)
+
+Offsets = dict[str, dict[int, int]]
+"""topic → partition → offset"""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    session: str
+    acknowledged: int
+    offsets: Offsets
+    """Every event of the session beyond ``acknowledged`` was written at these offsets or behind."""
+
+
+def load(path: Path) -> Checkpoint | None:
+    """The last checkpoint; None before the first.
+
+    Raises:
+        ValueError: the file is not one of ours.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    try:
+        found = json.loads(text)
+        offsets = {
+            str(topic): {int(number): int(offset) for number, offset in parts.items()}
+            for topic, parts in found["offsets"].items()
+        }
+        return Checkpoint(str(found["session"]), int(found["acknowledged"]), offsets)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not a checkpoint of the bridge ({error!r}); restore it, or remove it to start from the"
+            " earliest events that the exchange still has: then some may be in Kafka twice"
+        ) from error
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Replace the file; on return it is on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    with draft.open("w") as file:
+        json.dump(asdict(checkpoint), file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def read_ends(
+    settings: StreamSettings, topics: list[str], checkpoint: Checkpoint | None, stop: threading.Event
+) -> tuple[Offsets, Counter[tuple[str, int]]]:
+    """End offsets of the topics now, and (session, sequence) of the events written since the checkpoint.
+
+    Raises:
+        KafkaException: a topic cannot be read.
+        Stopped: ``stop`` was set while the broker was away.
+    """
+    consumer = Consumer(
+        {
+            "group.id": "tickhouse-bridge",  # required, but never joined
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "receive.message.max.bytes": 1_000_000_000,
+            **settings.kafka(),
+        },
+        logger=log,
+    )
+    ends: Offsets = {}
+    written: Counter[tuple[str, int]] = Counter()
+    unread: dict[tuple[str, int], tuple[int, int]] = {}
+    try:
+        for topic in topics:
+            for partition in _partitions(consumer, topic, stop):
+                number = partition.partition
+                low, high = until_broker_answers(
+                    partial(consumer.get_watermark_offsets, partition, timeout=5), stop
+                )
+                ends.setdefault(topic, {})[number] = high
+                if checkpoint is not None:
+                    start = checkpoint.offsets.get(topic, {}).get(number, high)
+                    if start > high:
+                        log.error(
+                            "%s/%d ends at offset %d, but %d was acknowledged: the broker lost messages",
+                            *(topic, number, high, start),
+                        )
+                    if max(low, start) < high:
+                        unread[topic, number] = (max(low, start), high)
+        _read(consumer, unread, written)
+    finally:
+        consumer.close()
+    return ends, written
+
+
+def _partitions(consumer: Consumer, topic: str, stop: threading.Event) -> list[TopicPartition]:
+    found = until_broker_answers(partial(consumer.list_topics, topic, timeout=5), stop).topics[topic]
+    if found.error is not None:
+        raise KafkaException(found.error)
+    return [TopicPartition(topic, number) for number in found.partitions]
+
+
+def _read(
+    consumer: Consumer, unread: dict[tuple[str, int], tuple[int, int]], written: Counter[tuple[str, int]]
+) -> None:
+    """Count the events in spans (from, to) of offsets; all at once, or each partition would cost a wait."""
+    consumer.assign([TopicPartition(topic, number, start) for (topic, number), (start, _) in unread.items()])
+    ends = {place: end for place, (_, end) in unread.items()}
+    while ends:
+        for message in consumer.consume(1000, 0.05):  # it waits so long, or for all 1,000
+            place = (str(message.topic()), int(message.partition() or 0))
+            position = message.offset() or 0
+            error = message.error()
+            if error is None:
+                position += 1
+                headers = dict(message.headers() or ())
+                if "session" in headers and "sequence" in headers:
+                    written[headers["session"].decode(), int(headers["sequence"])] += 1
+            elif error.code() in PASSING:
+                continue
+            elif error.code() != KafkaError._PARTITION_EOF:
+                raise KafkaException(error)
+            if position >= ends.get(place, position + 1):
+                del ends[place]
+    consumer.unassign()

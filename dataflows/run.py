@@ -1,0 +1,78 @@
+"""Running a flow as a service: metrics, recovery store, topics, and a clean stop.
+
+In: a function that builds the flow. Out: the process's exit. On SIGTERM or Ctrl-C the sources end, Bytewax takes
+a last snapshot, and the process exits with 0. On a crash the flow resumes from ``<data_dir>/recovery/<flow>``,
+at most about one epoch (1 s) back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from bytewax.dataflow import Dataflow
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.run import cli_main
+
+from dataflows.metrics import SERVICE_READY, serve_metrics
+from dataflows.settings import StreamSettings
+from dataflows.topics import Stopped, ensure_topics
+
+log = logging.getLogger(__name__)
+
+EPOCH = timedelta(seconds=1)
+RECOVERY_PARTITIONS = 1
+"""Cannot change between restarts of a flow."""
+
+BuildFlow = Callable[[StreamSettings, threading.Event], Dataflow]
+"""(settings, stop) → the flow; its sources end when ``stop`` is set."""
+
+
+def run(build: BuildFlow, settings: StreamSettings, *, metrics_port: int) -> None:
+    """Run a flow until SIGTERM; returns after the last snapshot.
+
+    Raises:
+        OSError: the metrics port is taken, or the recovery store cannot be written.
+        Exception: what a step of the flow raised; a supervisor restarts the process.
+    """
+    log_to_stderr()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    serve_metrics(metrics_port)
+    try:
+        ensure_topics(settings, stop)
+        flow = build(settings, stop)
+        log.info("%s starts", flow.flow_id)
+        store = recovery_store(settings.data_dir / "recovery" / flow.flow_id)
+        recovery = RecoveryConfig(store)  # type: ignore[no-untyped-call]
+        cli_main(flow, epoch_interval=EPOCH, recovery_config=recovery)  # type: ignore[no-untyped-call]
+    except Stopped:
+        pass
+    SERVICE_READY.set(0)
+    log.info("stopped")
+
+
+def recovery_store(folder: Path) -> Path:
+    """The recovery store at ``folder``, made there in one move if it is new."""
+    if not folder.exists():
+        draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        init_db_dir(draft, RECOVERY_PARTITIONS)  # type: ignore[no-untyped-call]
+        draft.rename(folder)
+    return folder
+
+
+def log_to_stderr() -> None:
+    """One readable line an entry."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )

@@ -1,0 +1,214 @@
+"""Shared by the tests of the streams: trades as frames, real service processes, and reading topics."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+
+from dataflows.settings import StreamSettings
+from dataflows.topics import ensure_topics
+from simulator.events import format_timestamp
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _trade_frame(
+    symbol: str, time_us: int, price: float = 100, quantity: float = 1, sequence: int = 0, **changes: Any
+) -> bytes:
+    data = {
+        "event_id": f"e-{symbol}-{sequence}",
+        "timestamp": format_timestamp(time_us),
+        "sequence": sequence,
+        "trade_id": f"t-{symbol}-{sequence}",
+        "symbol": symbol,
+        "price": price,
+        "quantity": quantity,
+        "buy_order_id": "b",
+        "sell_order_id": "s",
+        "buyer_agent_id": "buyer",
+        "seller_agent_id": "seller",
+        "is_aggressive_buy": sequence % 2 == 0,
+        **changes,
+    }
+    return json.dumps({"event_type": "TradeExecuted", "data": data}).encode()
+
+
+@pytest.fixture(scope="session")
+def trade_frame() -> Callable[..., bytes]:
+    """(symbol, time_us, price, quantity, sequence, **other fields) → a valid TradeExecuted frame."""
+    return _trade_frame
+
+
+@pytest.fixture
+def unique() -> str:
+    """A prefix that no other test uses: the broker is shared."""
+    return uuid.uuid4().hex[:8].upper()
+
+
+@pytest.fixture
+def stream_settings(broker: str, tmp_path: Path) -> StreamSettings:
+    """Settings against the real broker, with the topics there."""
+    settings = StreamSettings(kafka_bootstrap=broker, data_dir=tmp_path)
+    ensure_topics(settings)
+    return settings
+
+
+@pytest.fixture
+def produce(broker: str) -> Iterator[Callable[..., None]]:
+    """(topic, value, key) → sent; flushed at once when ``flush`` is given."""
+    producer = Producer({"bootstrap.servers": broker, "partitioner": "murmur2", "linger.ms": 1})
+
+    def send(topic: str, value: bytes, key: str, flush: bool = False) -> None:
+        producer.produce(topic, value, key)
+        producer.poll(0)
+        if flush:
+            assert producer.flush(20) == 0
+
+    yield send
+    assert producer.flush(20) == 0
+
+
+def _offsets(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """First and end offset; a partition just created has no leader for a moment."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(partition, timeout=10)
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return low, high
+
+
+@pytest.fixture
+def read_topic(broker: str) -> Callable[..., list[Message]]:
+    """topics → all their messages now, those of a partition in order."""
+
+    def read(*topics: str) -> list[Message]:
+        consumer = Consumer(
+            {
+                "bootstrap.servers": broker,
+                "group.id": "test",
+                "enable.auto.commit": False,
+                "receive.message.max.bytes": 1_000_000_000,
+            }
+        )
+        messages: list[Message] = []
+        unread: dict[tuple[str, int], int] = {}
+        starts = []
+        try:
+            for topic in topics:
+                for number in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
+                    low, high = _offsets(consumer, TopicPartition(topic, number))
+                    if low < high:
+                        unread[topic, number] = high
+                        starts.append(TopicPartition(topic, number, low))
+            consumer.assign(starts)
+            deadline = time.monotonic() + 30
+            while unread:
+                assert time.monotonic() < deadline, f"could not be read to their ends: {unread}"
+                for message in consumer.consume(10_000, 0.05):
+                    assert message.error() is None, message.error()
+                    messages.append(message)
+                    place = (message.topic(), message.partition())
+                    if message.offset() + 1 >= unread.get(place, message.offset() + 2):
+                        del unread[place]
+        finally:
+            consumer.close()
+        return messages
+
+    return read
+
+
+@pytest.fixture
+def count_messages(broker: str) -> Iterator[Callable[[str], int]]:
+    """topic → how many messages it has, by its offsets."""
+    consumer = Consumer({"bootstrap.servers": broker, "group.id": "test", "enable.auto.commit": False})
+
+    def count(topic: str) -> int:
+        numbers = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        offsets = [_offsets(consumer, TopicPartition(topic, number)) for number in numbers]
+        return sum(high - low for low, high in offsets)
+
+    yield count
+    consumer.close()
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """(what, condition, seconds) → the first true value of the condition."""
+
+    def wait(what: str, condition: Callable[[], Any], seconds: float = 90) -> Any:
+        deadline = time.monotonic() + seconds
+        while True:
+            value = condition()
+            if value:
+                return value
+            assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+            time.sleep(0.05)  # between two looks, not instead of one
+
+    return wait
+
+
+class Service:
+    """``python -m MODULE`` against the test's broker and data directory."""
+
+    def __init__(self, module: str, environment: dict[str, str], log: Path) -> None:
+        self._module, self._environment, self.log = module, environment, log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self._module],
+                cwd=ROOT,
+                env={**os.environ, **self._environment},
+                stdout=output,
+                stderr=output,
+            )
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self, seconds: float = 10) -> int:
+        """SIGTERM; the exit code. Fails when it takes longer."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(timeout=seconds)
+
+
+@pytest.fixture
+def service(broker: str, tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """(module, **settings) → a Service that is not started yet; killed at the end of the test."""
+    services: list[Service] = []
+
+    def make(module: str, **settings: str) -> Service:
+        environment = {"TICKHOUSE_KAFKA_BOOTSTRAP": broker, "TICKHOUSE_DATA_DIR": str(tmp_path)}
+        name = module.rpartition(".")[2]
+        environment[f"TICKHOUSE_{name.upper()}_METRICS_PORT"] = "0"
+        environment |= {f"TICKHOUSE_{key.upper()}": value for key, value in settings.items()}
+        services.append(Service(module, environment, tmp_path / f"{name}.log"))
+        return services[-1]
+
+    yield make
+    for each in services:
+        if each.alive():
+            each.kill()

@@ -1,0 +1,101 @@
+"""Exact amounts and times of frames."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflows.frames import FrameError, decode_trade, event_time, number, units
+from simulator.events import TradeExecuted, format_timestamp, parse_frame
+
+TRADE = {
+    "event_id": "e1",
+    "timestamp": "2024-08-08T00:00:00.123456Z",
+    "sequence": 7,
+    "trade_id": "t1",
+    "symbol": "BTCUSDT",
+    "price": 61800.2,
+    "quantity": 0.006,
+    "buy_order_id": "b",
+    "sell_order_id": "s",
+    "buyer_agent_id": "ba",
+    "seller_agent_id": "sa",
+    "is_aggressive_buy": True,
+}
+
+
+def frame(**changes: object) -> bytes:
+    return json.dumps({"event_type": "TradeExecuted", "data": {**TRADE, **changes}}).encode()
+
+
+@given(st.integers(1, 10**18 - 1))
+def test_units_and_number_are_inverse_and_exact(value: int) -> None:
+    assert units(Decimal(number(value))) == value
+
+
+@given(st.integers(-(10**30), 10**30), st.sampled_from([8, 16]))
+def test_number_is_the_exact_decimal(value: int, decimals: int) -> None:
+    assert Fraction(number(value, decimals)) * 10**decimals == value
+
+
+@given(st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)))  # noqa: DTZ001 (made aware below)
+def test_event_time_is_exact_to_the_microsecond(moment: datetime) -> None:
+    aware = moment.replace(tzinfo=UTC)
+    exact = (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    assert event_time(aware) == exact
+    assert datetime.fromisoformat(format_timestamp(exact)) == aware
+
+
+@given(st.decimals("0.00000001", "9999999999", places=8))
+def test_a_price_on_the_wire_is_decoded_digit_by_digit(price: Decimal) -> None:
+    assert decode_trade(frame().replace(b"61800.2", str(price).encode()))[0].price == price
+
+
+MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1))  # noqa: DTZ001 (a Z follows)
+
+
+@given(st.decimals("0.00000001", "999999", places=8), MOMENTS)
+def test_a_decoded_trade_equals_the_contract_s(price: Decimal, moment: datetime) -> None:
+    text = frame(timestamp=moment.isoformat() + "Z").replace(b"61800.2", str(price).encode())
+    trade, time_us = decode_trade(text)
+    expected = parse_frame(text).data
+    assert isinstance(expected, TradeExecuted)
+    assert (trade.price, trade.quantity) == (expected.price, expected.quantity)
+    assert (trade.symbol, trade.sequence) == (expected.symbol, expected.sequence)
+    assert time_us == event_time(expected.timestamp)
+
+
+@pytest.mark.parametrize(
+    "price",
+    ["0", "-1", "1e10", "NaN", "Infinity", "0.000000001", "1e-400", "1e400", "1.123456789", "1." + "0" * 40 + "1"],
+)
+def test_units_refuses_what_it_cannot_hold_exactly(price: str) -> None:
+    with pytest.raises(FrameError):
+        units(Decimal(price))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b"", b"[]", b"{}", b"\xff", frame(price=None), frame(timestamp=None), frame(timestamp="2024-08-08T00:00:00")],
+)
+def test_what_is_no_trade_is_a_frame_error(bad: bytes) -> None:
+    with pytest.raises(FrameError):
+        decode_trade(bad)
+
+
+def test_a_timestamp_of_the_envelope_counts_where_the_data_has_none() -> None:
+    old = json.loads(frame(timestamp=None))
+    old["timestamp"] = "1970-01-01T00:00:01Z"
+    assert decode_trade(json.dumps(old).encode())[1] == 1_000_000
+
+
+def test_a_frame_of_nothing_but_brackets_is_refused_and_does_not_kill_the_flow() -> None:
+    nested = b'{"data":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001
+    with pytest.raises(FrameError):
+        decode_trade(nested)
