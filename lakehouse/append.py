@@ -1,0 +1,234 @@
+"""Appending Kafka records to an Iceberg table exactly once, and the commit that every writer shares.
+
+In: rows with ``_kafka_topic``, ``_kafka_partition``, ``_kafka_offset``, and the offsets up to which the caller has
+read. Out: one snapshot with the rows and the offsets.
+
+On a crash: rows and offsets are one commit, so a restarted writer reads on exactly behind the last row. The
+commit is a compare-and-swap against the head it was built on and is never repeated blindly: after any failure,
+also one that leaves open whether the commit happened, the head is loaded again and rows it already covers are
+dropped. So two writers that read the same partition cannot double a row either.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    CommitStateUnknownException,
+    OAuthError,
+    RESTError,
+)
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Summary
+from pyiceberg.table.update import TableUpdate, update_table_metadata
+from pyiceberg.table.update.snapshot import ExpireSnapshots
+from requests.exceptions import RequestException  # type: ignore[import-untyped]
+from sqlalchemy.exc import DBAPIError
+
+from lakehouse.state import (
+    OFFSETS,
+    RESETS,
+    Offsets,
+    StateLostError,
+    carried,
+    committed_offsets,
+    encode_offsets,
+    offset_resets,
+    read_state,
+)
+
+log = logging.getLogger(__name__)
+
+TRANSIENT = (
+    CommitFailedException,
+    CommitStateUnknownException,
+    RESTError,
+    OAuthError,
+    RequestException,
+    DBAPIError,
+    OSError,
+)
+"""What another writer, or a catalog or store that is away, brings. Anything else is a fault in the program or the
+data: it is raised, and since nothing is taken for committed before it is read back, a restart goes on exactly."""
+
+FIRST_WAIT_S = 0.05
+LONGEST_WAIT_S = 5.0
+
+Wait = Callable[[float], bool]
+"""Waits so many seconds; True means: give up now (``threading.Event.wait`` of a stop flag fits)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Outcome of an append; the table object holds the new head."""
+
+    rows: int
+    """Rows committed."""
+    covered: int
+    """Rows dropped, because a commit before held them."""
+    attempts: int
+
+
+class FastTransaction(Transaction):
+    """A transaction that works out its metadata once per change.
+
+    pyiceberg 0.12 validates and copies the whole metadata on every access, about twenty times an append, which is
+    what makes a commit's cost grow with the number of snapshots. Nobody changes the result in place; both parts it
+    is made of are immutable and compared by identity.
+    """
+
+    _made_of: tuple[TableMetadata, tuple[TableUpdate, ...]] | None = None
+    _made: TableMetadata
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        base, updates = self._table.metadata, self._updates
+        if self._made_of is None or self._made_of[0] is not base or self._made_of[1] is not updates:
+            self._made = update_table_metadata(base, updates)
+            self._made_of = (base, updates)
+        return self._made
+
+
+@contextmanager
+def transaction(table: Table) -> Iterator[Transaction]:
+    """Changes to a table that become visible together; refused when another writer committed in between.
+
+    Raises:
+        CommitFailedException: another writer was faster; load the table again and redo the work.
+    """
+    with FastTransaction(table) as changes:
+        yield changes
+
+
+def append_exactly_once(
+    table: Table,
+    rows: pa.Table,
+    offsets: Offsets,
+    *,
+    began_anew: Mapping[tuple[str, int], int] | None = None,
+    wait: Wait | None = None,
+) -> Appended:
+    """Commit ``rows`` and ``offsets`` unless an earlier commit covers them.
+
+    Args:
+        table: refreshed in place; may be stale when given.
+        rows: any rows of the table, in its Arrow schema; may be empty, then only the offsets move on.
+        offsets: topic → partition → next offset to read: every record below was handled, be it a row or not.
+        began_anew: (topic, partition) → number of resets that holds for these rows, where a topic was recreated or
+            cut: rows of the partition count from the lower offsets again. Repeating it with the same number
+            changes nothing.
+        wait: pause between attempts; the default sleeps and never gives up.
+
+    Raises:
+        StateLostError: the table's snapshots carry no offsets although they should.
+        Exception: a :data:`TRANSIENT` one after ``wait`` said to give up, or any other at once. Whether the commit
+            happened may be unknown then; repeating the call is right in either case.
+    """
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            if attempts > 1:
+                table.refresh()
+            return _attempt(table, rows, offsets, began_anew or {}, attempts)
+        except TRANSIENT as error:
+            pause = _backoff(attempts)
+            log.warning(
+                "%s: commit %d failed (%s: %s); looking at the head again in %.2f s",
+                *(".".join(table.name()), attempts, type(error).__name__, error, pause),
+            )
+            if (wait or _sleep)(pause):
+                raise
+
+
+def expire_snapshots(table: Table, *, at: int, keep: int) -> int:
+    """Forget all but the newest ``keep`` snapshots once there are ``at`` of them; returns how many were forgotten.
+
+    Metadata only: their files stay until orphans are removed. The head keeps the writers' state, so nothing is
+    lost with the others. Another writer's commit in between makes it a no-op: the next call does it.
+
+    Raises:
+        StateLostError: the head carries no state while an older snapshot does.
+    """
+    if len(table.metadata.snapshots) < at:
+        return 0
+    newest_first = sorted(table.metadata.snapshots, key=lambda s: s.sequence_number or 0, reverse=True)
+    protected = {reference.snapshot_id for reference in table.metadata.refs.values()}
+    old = [s.snapshot_id for s in newest_first[keep:] if s.snapshot_id not in protected]
+    head = table.current_snapshot()
+    state = read_state(table)
+    if head is not None and state and any(_summary(head.summary, key) != value for key, value in state.items()):
+        raise StateLostError(
+            f"{'.'.join(table.name())}: its head, written by another program, does not carry the state of its "
+            f"writers; snapshots are kept until the next commit of a writer carries it on"
+        )
+    try:
+        with transaction(table) as changes:
+            ExpireSnapshots(changes).by_ids(old).commit()
+    except (CommitFailedException, CommitStateUnknownException) as error:
+        log.info("%s: snapshots not expired now: %s", ".".join(table.name()), error)
+        return 0
+    return len(old)
+
+
+def _attempt(
+    table: Table, rows: pa.Table, offsets: Offsets, began_anew: Mapping[tuple[str, int], int], attempts: int
+) -> Appended:
+    before, resets_before = committed_offsets(table), offset_resets(table)
+    committed = {topic: dict(partitions) for topic, partitions in before.items()}
+    resets = {topic: dict(partitions) for topic, partitions in resets_before.items()}
+    for (topic, partition), count in began_anew.items():
+        if resets.get(topic, {}).get(partition, 0) < count:
+            resets.setdefault(topic, {})[partition] = count
+            committed.get(topic, {}).pop(partition, None)
+    fresh = _not_covered(rows, committed)
+    for topic, partitions in offsets.items():
+        known = committed.setdefault(topic, {})
+        for partition, offset in partitions.items():
+            known[partition] = max(offset, known.get(partition, 0))
+    if fresh.num_rows or committed != before or resets != resets_before:
+        state = {OFFSETS: encode_offsets(committed)}
+        if resets:
+            state[RESETS] = encode_offsets(resets)
+        with transaction(table) as changes:
+            changes.append(fresh, snapshot_properties=carried(table, state))
+    return Appended(rows=fresh.num_rows, covered=rows.num_rows - fresh.num_rows, attempts=attempts)
+
+
+def _not_covered(rows: pa.Table, committed: Offsets) -> pa.Table:
+    if rows.num_rows == 0:
+        return rows
+    covered = None
+    for topic, partitions in committed.items():
+        of_topic = pc.equal(rows["_kafka_topic"], topic)
+        for partition, offset in partitions.items():
+            below = pc.and_(
+                of_topic,
+                pc.and_(pc.equal(rows["_kafka_partition"], partition), pc.less(rows["_kafka_offset"], offset)),
+            )
+            covered = below if covered is None else pc.or_(covered, below)
+    return rows if covered is None or not pc.any(covered).as_py() else rows.filter(pc.invert(covered))
+
+
+def _summary(summary: Summary | None, key: str) -> str | None:
+    return None if summary is None else summary.additional_properties.get(key)
+
+
+def _backoff(attempts: int) -> float:
+    """Doubles with each attempt; random, so that rivals do not meet again."""
+    longest: float = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(attempts, 10))
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False

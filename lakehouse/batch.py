@@ -1,0 +1,77 @@
+"""What every batch step works with: the catalog, one DuckDB, decoded manifests, a clock; and how it tries
+again.
+
+In: :class:`~lakehouse.settings.LakehouseSettings`. Out: a :class:`BatchSession` for a process to keep,
+because opening DuckDB with its extensions costs a third of a CPU second.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Self, TypeVar
+
+import duckdb
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
+
+from lakehouse.catalog import open_catalog
+from lakehouse.duck import connect
+from lakehouse.settings import LakehouseSettings
+from lakehouse.snapshots import ManifestCache
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+"""A step has its table to itself apart from maintenance, so that a second lost race is already rare."""
+
+T = TypeVar("T")
+
+
+def utc_now() -> datetime:
+    """The wall clock, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSession:
+    """Safe for threads: each step takes its own DuckDB cursor."""
+
+    catalog: Catalog
+    settings: LakehouseSettings
+    connection: duckdb.DuckDBPyConnection
+    manifests: ManifestCache = field(default_factory=ManifestCache)
+    clock: Callable[[], datetime] = utc_now
+    """Time of writing, for ``_processed_at`` and its like; never for event time."""
+
+    @classmethod
+    def open(cls, settings: LakehouseSettings) -> Self:
+        """Open the catalog and DuckDB.
+
+        Raises:
+            CatalogUnavailableError: the catalog cannot be reached.
+        """
+        return cls(open_catalog(settings), settings, connect(settings))
+
+
+def compare_and_swap(name: str, attempt: Callable[[], T]) -> T:
+    """Run ``attempt``, which loads the table ``name``, computes and commits; start over when its commit was
+    refused.
+
+        Starting over is right also when the commit's fate is unknown: the attempt then reads the watermark that
+        did, or did not, arrive.
+
+        Raises:
+            CommitFailedException: refused :data:`ATTEMPTS` times; nothing was written, the next run tries again.
+            CommitStateUnknownException: the catalog's answer was lost as often; the next run finds out.
+    """
+    for tries_left in reversed(range(ATTEMPTS)):
+        try:
+            return attempt()
+        except (CommitFailedException, CommitStateUnknownException) as error:
+            if not tries_left:
+                raise
+            log.warning("%s: commit refused (%s), starting over", name, error)
+    raise AssertionError("unreachable")

@@ -1,0 +1,1 @@
+"""Dimension tables and the reference data they are seeded from."""

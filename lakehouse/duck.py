@@ -1,0 +1,157 @@
+"""DuckDB for the lakehouse: connections that read Parquet and Iceberg, and the SQL for a snapshot's files.
+
+In: :class:`~lakehouse.settings.LakehouseSettings`. Out: in-memory connections; nothing is kept on disk, so a crash
+loses nothing. Extensions come from Python packages: nothing is fetched at run time. The session time zone is UTC.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.resources
+from collections.abc import Sequence
+from urllib.parse import urlparse
+
+import duckdb
+from pyiceberg.schema import Schema
+from pyiceberg.types import (
+    BinaryType,
+    BooleanType,
+    DateType,
+    DecimalType,
+    DoubleType,
+    FloatType,
+    IcebergType,
+    IntegerType,
+    ListType,
+    LongType,
+    StringType,
+    StructType,
+    TimestampType,
+    TimestamptzType,
+)
+
+from lakehouse.settings import LakehouseSettings
+from lakehouse.snapshots import DataFileEntry, SnapshotFiles
+
+EXTENSIONS = ("avro", "httpfs", "iceberg")
+"""In this order: iceberg reads its manifests with avro."""
+
+_TYPES: dict[type[IcebergType], str] = {
+    BinaryType: "BLOB",
+    BooleanType: "BOOLEAN",
+    DateType: "DATE",
+    DoubleType: "DOUBLE",
+    FloatType: "FLOAT",
+    IntegerType: "INTEGER",
+    LongType: "BIGINT",
+    StringType: "VARCHAR",
+    TimestampType: "TIMESTAMP",
+    TimestamptzType: "TIMESTAMP WITH TIME ZONE",
+}
+
+
+def connect(settings: LakehouseSettings) -> duckdb.DuckDBPyConnection:
+    """A connection in memory: extensions loaded, limits set, time zone UTC, S3 reachable if set."""
+    connection = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "memory_limit": settings.query_memory_limit,
+            "threads": settings.query_threads,
+        }
+    )
+    for name in EXTENSIONS:
+        connection.execute(f"load {_quoted(_extension_path(name))}")
+    connection.execute("set global TimeZone = 'UTC'")
+    connection.execute("set global parquet_metadata_cache = true")
+    if settings.s3_access_key_id or settings.s3_endpoint:
+        connection.execute(_s3_secret(settings))
+    return connection
+
+
+def files_sql(snapshot: SnapshotFiles, files: Sequence[DataFileEntry]) -> str:
+    """Select statement over ``files``; columns by field id, so that renamed and added ones come out right.
+
+    Raises:
+        NotImplementedError: the snapshot has delete files; use :func:`snapshot_sql` on the whole of it.
+    """
+    if snapshot.has_deletes:
+        raise NotImplementedError(
+            f"{snapshot.name} has delete files: its data files alone would show deleted rows; compact it first"
+        )
+    if not files:
+        return empty_sql(snapshot.schema)
+    columns = ", ".join(
+        f"{f.field_id}: {{name: {_quoted(f.name)}, type: {_quoted(duckdb_type(f.field_type))}, "
+        "default_value: NULL}"
+        for f in snapshot.schema.fields
+    )
+    paths = ", ".join(_quoted(file.path) for file in files)
+    return f"select {_names(snapshot.schema)} from read_parquet([{paths}], schema = MAP {{{columns}}})"
+
+
+def snapshot_sql(snapshot: SnapshotFiles, files: Sequence[DataFileEntry]) -> str:
+    """Select statement over the snapshot's ``files``; over all of it where delete files have to be honoured."""
+    if snapshot.has_deletes:
+        return f"select {_names(snapshot.schema)} from iceberg_scan({_quoted(snapshot.metadata_location)})"
+    return files_sql(snapshot, files)
+
+
+def empty_sql(schema: Schema) -> str:
+    """Select statement without rows, with the schema's columns."""
+    columns = ", ".join(
+        f"cast(null as {duckdb_type(f.field_type)}) as {_identifier(f.name)}" for f in schema.fields
+    )
+    return f"select {columns} where false"
+
+
+def duckdb_type(iceberg: IcebergType) -> str:
+    """DuckDB's name of an Iceberg type.
+
+    Raises:
+        NotImplementedError: a type that no table here uses.
+    """
+    if isinstance(iceberg, DecimalType):
+        return f"DECIMAL({iceberg.precision}, {iceberg.scale})"
+    if isinstance(iceberg, ListType):
+        return f"{duckdb_type(iceberg.element_type)}[]"
+    if isinstance(iceberg, StructType):
+        fields = ", ".join(f"{_identifier(f.name)} {duckdb_type(f.field_type)}" for f in iceberg.fields)
+        return f"STRUCT({fields})"
+    name = _TYPES.get(type(iceberg))
+    if name is None:
+        raise NotImplementedError(f"no DuckDB type is known for Iceberg's {iceberg}")
+    return name
+
+
+def _names(schema: Schema) -> str:
+    return ", ".join(_identifier(f.name) for f in schema.fields)
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _extension_path(name: str) -> str:
+    root = importlib.resources.files(importlib.import_module(f"duckdb_extension_{name}"))
+    return str(root / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension")
+
+
+def _s3_secret(settings: LakehouseSettings) -> str:
+    options = ["type s3", f"region {_quoted(settings.s3_region)}"]
+    if settings.s3_access_key_id:
+        options.append(f"key_id {_quoted(settings.s3_access_key_id)}")
+    if settings.s3_secret_access_key is not None:
+        options.append(f"secret {_quoted(settings.s3_secret_access_key.get_secret_value())}")
+    if settings.s3_endpoint:
+        endpoint = urlparse(settings.s3_endpoint)
+        options += [
+            f"endpoint {_quoted(endpoint.netloc)}",
+            f"use_ssl {str(endpoint.scheme == 'https').lower()}",
+            "url_style 'path'",
+        ]
+    return f"create or replace secret lake ({', '.join(options)})"

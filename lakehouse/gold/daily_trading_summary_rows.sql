@@ -1,0 +1,50 @@
+-- Rows for gold.daily_trading_summary. In: bars (see minute_bars.sql).
+--
+-- volatility: sample standard deviation of the logarithmic returns from one minute's close to the next one with
+-- trades, not annualised; null with fewer than two returns. It and price_change_pct are floats.
+with closes as (
+    select
+        *,
+        minute // 1440 as day,
+        ln(cast(last_trade.price as double))
+            - ln(cast(lag(last_trade.price) over (partition by symbol, minute // 1440 order by minute) as double))
+            as log_return
+    from bars
+),
+days as (
+    select
+        symbol,
+        day,
+        arg_min(open_price, minute) as open_price,
+        max(high_price) as high_price,
+        min(low_price) as low_price,
+        arg_max(last_trade, minute) as last_trade,
+        cast(sum(total_volume) as decimal(28, 8)) as total_volume,
+        sum(value_exact) as value_exact,
+        cast(sum(trade_count) as bigint) as trade_count,
+        cast(sum(buy_volume) as decimal(28, 8)) as buy_volume,
+        cast(sum(sell_volume) as decimal(28, 8)) as sell_volume,
+        stddev_samp(log_return) as volatility
+    from closes
+    group by symbol, day
+)
+select
+    symbol,
+    date '1970-01-01' + cast(day as integer) as trading_date,
+    open_price,
+    high_price,
+    low_price,
+    last_trade.price as close_price,
+    vwap_8(value_exact, total_volume) as vwap,
+    total_volume,
+    value_8(value_exact) as total_value,
+    trade_count,
+    buy_volume,
+    sell_volume,
+    100 * cast(last_trade.price - open_price as double) / cast(open_price as double) as price_change_pct,
+    volatility,
+    last_trade.company_name as company_name,
+    last_trade.sector as sector,
+    $aggregated_at as _aggregated_at
+from days
+order by symbol, day

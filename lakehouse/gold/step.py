@@ -1,0 +1,152 @@
+"""Gold: bars, daily summaries, sectors and the market, computed anew for every day that silver touched.
+
+In: ``silver.trades``. Out: ``gold.minute_bars``, ``gold.daily_trading_summary``, ``gold.market_overview``,
+``gold.sector_daily``. One pass over a day's trades makes the minute bars, with exact sums; the rest follows
+from them.
+
+On a crash: each table is brought up to date by one commit that replaces whole days and carries how far silver
+was read; it is refused when anybody else committed in between. Computing a day again gives the same rows, so
+a table that a crash left behind is caught up by the next run, and running twice changes nothing. The days to
+be published are checked against their data contract before the first commit: when it is broken, no gold table
+changes.
+
+Days are UTC dates. A late trade of a past day touches that day only. Which days are touched is read off the
+data files that silver has added since, so that no expiry of snapshots can lose one; compaction of a day has
+it computed once more.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+import duckdb
+import pyarrow as pa
+from pyiceberg.table import Table
+
+from lakehouse.append import expire_snapshots, transaction
+from lakehouse.batch import BatchSession, compare_and_swap
+from lakehouse.duck import files_sql
+from lakehouse.quality.gate import require
+from lakehouse.snapshots import SnapshotFiles
+from lakehouse.state import WATERMARK, carried, read_state
+from lakehouse.tables import arrow_schema
+
+log = logging.getLogger(__name__)
+
+SOURCE = "silver.trades"
+DAILY = "gold.daily_trading_summary"
+TABLES = ("gold.minute_bars", DAILY, "gold.market_overview", "gold.sector_daily")
+"""In the order they are committed; each later one is computed from the ones before."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldResult:
+    """What a run did."""
+
+    days: tuple[date, ...] = ()
+    """UTC dates computed anew."""
+    rows: dict[str, int] | None = None
+    """Table → rows written; None when there was nothing to do."""
+
+
+def publish(session: BatchSession) -> GoldResult:
+    """Bring all gold tables up to date with ``silver.trades``.
+
+    Raises:
+        ContractViolationError: the daily summary breaks its data contract; no gold table was changed.
+        CommitFailedException: other writers won every race; nothing is lost, run it again.
+    """
+    return compare_and_swap("gold", lambda: _publish(session))
+
+
+def _publish(session: BatchSession) -> GoldResult:
+    silver = session.catalog.load_table(SOURCE)
+    head = silver.current_snapshot()
+    if head is None:
+        return GoldResult()
+    until = head.sequence_number or 0
+    targets = {name: session.catalog.load_table(name) for name in TABLES}
+    read = {name: _read_until(table) for name, table in targets.items()}
+    snapshot = session.manifests.files(SOURCE, silver)
+    days = _touched_days(snapshot, min(read.values()))
+    if not days:
+        return GoldResult()
+    now = session.clock()
+    with session.connection.cursor() as cursor:
+        rows = compute(cursor, (_day_sql(snapshot, day) for day in days), now)
+    require(session, DAILY, DAILY, rows[DAILY], now, head.snapshot_id)
+    for name, table in targets.items():
+        if read[name] < until:
+            _replace_days(session, table, rows[name], days, until)
+    result = GoldResult(days, {name: rows[name].num_rows for name in TABLES})
+    log.info("gold: %s computed anew, %s", ", ".join(map(str, days)), result.rows)
+    return result
+
+
+def _read_until(table: Table) -> int:
+    """Sequence number of the silver commit up to which a gold table is computed; 0 before its first commit."""
+    text = read_state(table).get(WATERMARK)
+    return 0 if text is None else int(json.loads(text)["sequence_number"])
+
+
+def _touched_days(snapshot: SnapshotFiles, since: int) -> tuple[date, ...]:
+    days = set()
+    for file in snapshot.files:
+        if file.sequence_number > since:
+            if file.day is None:
+                raise RuntimeError(
+                    f"{file.path} of {SOURCE} has no single day: the table has to be partitioned by day(timestamp)"
+                )
+            days.add(file.day)
+    return tuple(sorted(days))
+
+
+def compute(cursor: duckdb.DuckDBPyConnection, trades: Iterable[str], now: datetime) -> dict[str, pa.Table]:
+    """Rows of every gold table, from whole days of trades.
+
+    Args:
+        cursor: a cursor of its own; temporary tables and views are made in it.
+        trades: for each day a select statement over its rows of silver.trades. A day at a time, so that
+        memory holds
+            the bars but not the trades.
+        now: written to ``_aggregated_at``.
+    """
+    for statement in _sql("rounding.sql").split(";"):
+        if statement.strip():
+            cursor.execute(statement)
+    for number, day in enumerate(trades):
+        cursor.execute(f"create or replace temp view trades as {day}")
+        into = "insert into bars" if number else "create temp table bars as"
+        cursor.execute(f"{into} {_sql('minute_bars.sql')}")
+    rows: dict[str, pa.Table] = {}
+    for name in TABLES:
+        selected = cursor.execute(_sql(f"{name.split('.')[1]}_rows.sql"), {"aggregated_at": now})
+        rows[name] = selected.to_arrow_table().cast(arrow_schema(name))
+        if name == DAILY:
+            cursor.register("daily", rows[name])
+    return rows
+
+
+def _day_sql(snapshot: SnapshotFiles, day: date) -> str:
+    start = datetime.combine(day, time(), UTC)
+    return files_sql(snapshot, [f for f in snapshot.files if f.overlaps(start, start + timedelta(days=1))])
+
+
+def _replace_days(session: BatchSession, table: Table, rows: pa.Table, days: Sequence[date], until: int) -> None:
+    state = carried(table, {WATERMARK: json.dumps({"sequence_number": until})})
+    with transaction(table) as commit:
+        if table.current_snapshot() is None:
+            commit.append(rows, snapshot_properties=state)
+        else:
+            of_the_days = ", ".join(f"'{day.isoformat()}'" for day in days)
+            commit.overwrite(rows, overwrite_filter=f"trading_date in ({of_the_days})", snapshot_properties=state)
+    expire_snapshots(table, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
+
+
+def _sql(name: str) -> str:
+    return (importlib.resources.files("lakehouse.gold") / name).read_text(encoding="utf-8")

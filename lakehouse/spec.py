@@ -1,0 +1,92 @@
+"""What a declared table is: columns, key, partitions, and whose it is.
+
+In: columns with their meaning. Out: the Iceberg schema, partition spec and properties of a table.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionField, PartitionSpec
+from pyiceberg.schema import Schema, assign_fresh_schema_ids
+from pyiceberg.transforms import DayTransform, IdentityTransform
+from pyiceberg.types import DateType, IcebergType, NestedField
+
+WRITE_PROPERTIES = {
+    "format-version": "2",
+    "write.parquet.compression-codec": "zstd",
+    # Exactly-once needs a refused commit to be seen, not blindly repeated with the same rows.
+    "commit.retry.num-retries": "0",
+    # Small commits leave a manifest each; merging keeps planning a scan cheap.
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": "50",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "10",
+    # Compaction rewrites old files while appends go on: neither has to fail for the other.
+    "write.delete.isolation-level": "snapshot",
+    "write.update.isolation-level": "snapshot",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column; ``required`` means never null."""
+
+    name: str
+    type: IcebergType
+    doc: str
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """What there is to know about a table."""
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    """Columns that identify a row: no two rows agree on them."""
+    partition_by: str | None = None
+    """Partitioned by the day of this timestamp, or by this date; None: not partitioned."""
+    sort_by: tuple[str, ...] = ()
+    """Order of the rows in compacted files."""
+    event_time: str | None = None
+    """Column with the event's time, for freshness."""
+    owner: str = "market-data"
+    tags: tuple[str, ...] = ()
+    personal: tuple[str, ...] = ()
+    """Columns that point at a trader."""
+    schema: Schema = field(init=False)
+    partition_spec: PartitionSpec = field(init=False)
+
+    def __post_init__(self) -> None:
+        fields = [
+            NestedField(i, c.name, c.type, required=c.required, doc=c.doc) for i, c in enumerate(self.columns, 1)
+        ]
+        object.__setattr__(self, "schema", assign_fresh_schema_ids(Schema(*fields)))
+        object.__setattr__(self, "partition_spec", self._partition_spec())
+
+    @property
+    def namespace(self) -> str:
+        return self.name.split(".")[0]
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """Iceberg table properties: how to write it, and whose it is."""
+        return WRITE_PROPERTIES | {
+            "comment": self.doc,
+            "tickhouse.owner": self.owner,
+            "tickhouse.tags": json.dumps(self.tags),
+            "tickhouse.key": json.dumps(self.key),
+            "tickhouse.personal-columns": json.dumps(self.personal),
+        }
+
+    def _partition_spec(self) -> PartitionSpec:
+        if self.partition_by is None:
+            return UNPARTITIONED_PARTITION_SPEC
+        source = self.schema.find_field(self.partition_by)
+        if isinstance(source.field_type, DateType):
+            return PartitionSpec(PartitionField(source.field_id, 1000, IdentityTransform(), source.name))
+        return PartitionSpec(PartitionField(source.field_id, 1000, DayTransform(), f"{source.name}_day"))

@@ -1,0 +1,146 @@
+"""Gold follows silver: whole days, one commit a table, whatever is late or interrupted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from lakehouse.batch import BatchSession
+from lakehouse.gold.step import TABLES, publish
+from lakehouse.quality.gate import ContractViolationError
+from lakehouse.silver.trades import refine_trades
+from lakehouse.tables import arrow_schema
+
+MONDAY = datetime(2026, 3, 9, 12, tzinfo=UTC)
+TUESDAY = MONDAY + timedelta(days=1)
+
+
+def rows(session: BatchSession, table: str) -> list[dict[str, Any]]:
+    return session.catalog.load_table(table).scan().to_arrow().to_pylist()
+
+
+def heads(session: BatchSession) -> dict[str, int | None]:
+    return {name: session.catalog.load_table(name).metadata.current_snapshot_id for name in TABLES}
+
+
+def content(session: BatchSession, table: str) -> list[dict[str, Any]]:
+    """Rows without the time they were written, in an order of their own."""
+    kept = [{k: v for k, v in row.items() if k != "_aggregated_at"} for row in rows(session, table)]
+    return sorted(kept, key=repr)
+
+
+def days(session: BatchSession) -> dict[date, dict[str, Any]]:
+    return {row["trading_date"]: row for row in rows(session, "gold.daily_trading_summary")}
+
+
+def test_nothing_in_silver_is_nothing_to_do(session: BatchSession) -> None:
+    assert publish(session).days == ()
+
+
+def test_running_again_changes_nothing(session: BatchSession, bronze: Any) -> None:
+    bronze.trades({"timestamp": MONDAY}, {"timestamp": TUESDAY})
+    refine_trades(session)
+    assert publish(session).days == (MONDAY.date(), TUESDAY.date())
+    before = heads(session)
+    assert publish(session).days == ()
+    assert heads(session) == before
+
+
+def test_a_late_trade_of_a_past_day_changes_that_day_only(session: BatchSession, bronze: Any) -> None:
+    bronze.trades({"timestamp": MONDAY, "price": Decimal(10)}, {"timestamp": TUESDAY, "price": Decimal(20)})
+    refine_trades(session)
+    publish(session)
+    bronze.trades({"timestamp": MONDAY - timedelta(hours=1), "price": Decimal(8)})
+    later = replace(session, clock=lambda: session.clock() + timedelta(hours=1))
+    refine_trades(later)
+    assert publish(later).days == (MONDAY.date(),)
+    found = days(session)
+    assert (found[MONDAY.date()]["open_price"], found[MONDAY.date()]["trade_count"]) == (Decimal(8), 2)
+    assert found[MONDAY.date()]["_aggregated_at"] == later.clock()
+    assert found[TUESDAY.date()]["_aggregated_at"] == session.clock()
+    assert len(rows(session, "gold.minute_bars")) == 3
+    assert {row["trading_date"]: row["total_trades"] for row in rows(session, "gold.market_overview")} == {
+        MONDAY.date(): 2,
+        TUESDAY.date(): 1,
+    }
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("table", TABLES)
+def test_a_crash_between_the_tables_is_caught_up_by_the_next_run(
+    session: BatchSession, bronze: Any, commit_faults: Any, table: str, when: str
+) -> None:
+    bronze.trades({"timestamp": MONDAY})
+    refine_trades(session)
+    publish(session)
+    bronze.trades({"timestamp": MONDAY + timedelta(minutes=5)}, {"timestamp": TUESDAY, "symbol": "KO"})
+    refine_trades(session)
+    commit_faults.at_next_commit(table, when)
+    with pytest.raises(ProcessLookupError):
+        publish(session)
+    publish(session)
+    assert [row["trade_count"] for row in content(session, "gold.minute_bars")] == [1, 1, 1]
+    assert {d: row["trade_count"] for d, row in days(session).items()} == {MONDAY.date(): 2, TUESDAY.date(): 1}
+    assert {row["trading_date"]: row["total_trades"] for row in rows(session, "gold.market_overview")} == {
+        MONDAY.date(): 2,
+        TUESDAY.date(): 1,
+    }
+    assert {(row["sector"], row["trade_count"]) for row in rows(session, "gold.sector_daily")} == {
+        ("Technology", 2),
+        ("Consumer", 1),
+    }
+
+
+def test_no_gold_table_changes_when_the_contract_is_broken(session: BatchSession, bronze: Any) -> None:
+    bronze.trades({"timestamp": MONDAY})
+    refine_trades(session)
+    publish(session)
+    before = heads(session)
+    silver = session.catalog.load_table("silver.trades")
+    bad = silver.scan().to_arrow().to_pylist()[0] | {"trade_id": "bad", "quantity": Decimal(-500)}
+    silver.append(pa.Table.from_pylist([bad], schema=arrow_schema("silver.trades")))
+    with pytest.raises(
+        ContractViolationError, match="volume is above 0: failed on 1 of 1 rows, for example symbol=AAPL"
+    ):
+        publish(session)
+    assert heads(session) == before
+    failed = [row["check_name"] for row in rows(session, "quality.check_results") if row["outcome"] == "failed"]
+    assert "checks.failed_rows.volume_positive" in failed
+
+
+def test_a_trading_date_is_the_utc_date_wherever_the_machine_stands(
+    session: BatchSession, bronze: Any, machine_time_zone: str
+) -> None:
+    midnight = datetime(2026, 3, 10, tzinfo=UTC)
+    bronze.trades({"timestamp": midnight - timedelta(microseconds=1)}, {"timestamp": midnight})
+    refine_trades(session)
+    publish(session)
+    assert set(days(session)) == {date(2026, 3, 9), date(2026, 3, 10)}
+    assert {row["bar_start"]: row["trading_date"] for row in rows(session, "gold.minute_bars")} == {
+        midnight - timedelta(minutes=1): date(2026, 3, 9),
+        midnight: date(2026, 3, 10),
+    }
+
+
+def test_every_table_is_replaced_in_one_commit(session: BatchSession, bronze: Any) -> None:
+    bronze.trades({"timestamp": MONDAY})
+    refine_trades(session)
+    publish(session)
+    commits: list[str] = []
+    catalog = session.catalog
+    commit_table = catalog.commit_table
+
+    def counting(table: Any, *changes: Any) -> Any:
+        commits.append(".".join(table.name()))
+        return commit_table(table, *changes)
+
+    bronze.trades({"timestamp": MONDAY})
+    refine_trades(session)
+    catalog.commit_table = counting  # type: ignore[method-assign]
+    publish(session)
+    assert sorted(name for name in commits if name.startswith("gold.")) == sorted(TABLES)

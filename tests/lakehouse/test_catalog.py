@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pyiceberg.catalog import Catalog
+
+from lakehouse.catalog import CatalogUnavailableError, open_catalog, s3_properties
+from lakehouse.settings import LakehouseSettings
+from lakehouse.tables import TABLES
+
+
+def test_the_embedded_catalog_lets_readers_go_on_while_one_writes(
+    settings: LakehouseSettings, catalog: Catalog
+) -> None:
+    connection = sqlite3.connect(settings.lakehouse_dir / "catalog.db")
+    assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_processes_that_start_together_all_find_every_table(tmp_path: Path) -> None:
+    environment = {"TICKHOUSE_DATA_DIR": str(tmp_path)}
+    processes = [
+        subprocess.Popen([sys.executable, "-m", "lakehouse.tables"], env=environment, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
+    catalog = open_catalog(LakehouseSettings(data_dir=tmp_path))
+    assert all(catalog.table_exists(name) for name in TABLES)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("not an address", "TICKHOUSE_CATALOG_URI"),
+        ("sqlite:///:memory:", "plain file"),
+        ("sqlite:////proc/nothing/catalog.db", "TICKHOUSE_DATA_DIR"),
+        ("nosuchdb://user:secret@host/db", "nosuchdb"),  # pragma: allowlist secret
+    ],
+)
+def test_a_catalog_that_cannot_be_opened_says_what_to_do_and_no_password(
+    tmp_path: Path, uri: str, said: str
+) -> None:
+    with pytest.raises(CatalogUnavailableError, match=said) as error:
+        open_catalog(LakehouseSettings(data_dir=tmp_path, catalog_uri=uri))
+    assert "secret" not in str(error.value)
+
+
+def test_a_rest_catalog_that_is_away_is_unavailable() -> None:
+    settings = LakehouseSettings(catalog_type="rest", catalog_uri="http://127.0.0.1:9", warehouse="s3://lake")
+    with pytest.raises(CatalogUnavailableError, match=r"127\.0\.0\.1:9"):
+        open_catalog(settings)
+
+
+def test_s3_is_reached_with_what_the_settings_say() -> None:
+    settings = LakehouseSettings(s3_endpoint="http://h:8333", s3_access_key_id="k", s3_secret_access_key="s")  # type: ignore[arg-type]
+    assert s3_properties(settings) == {
+        "s3.endpoint": "http://h:8333",
+        "s3.path-style-access": "true",
+        "s3.access-key-id": "k",
+        "s3.secret-access-key": "s",
+        "s3.region": "us-east-1",
+    }
+    assert s3_properties(LakehouseSettings()) == {}
