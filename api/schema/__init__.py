@@ -1,0 +1,1 @@
+"""The GraphQL schema: ``types`` and ``inputs`` name what there is, ``query`` connects it to ``api.queries``."""
