@@ -1,0 +1,1 @@
+"""Grafana dashboards as code: built in Python, committed as JSON."""

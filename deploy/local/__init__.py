@@ -1,0 +1,1 @@
+"""Run the whole of Tickhouse on one machine without containers (`just up`)."""

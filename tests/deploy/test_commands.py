@@ -1,0 +1,155 @@
+"""The commands as a person types them: words in, lines and an exit code out."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.local.__main__ import main, parse
+from deploy.local.broker import Broker
+from deploy.local.launch import Launch
+from deploy.local.services import Feed, Service
+from deploy.local.settings import LocalSettings
+from deploy.local.start import start
+from deploy.local.supervision import Supervisor
+
+Output = pytest.CaptureFixture[str]
+
+
+def _launched(settings: LocalSettings) -> Launch:
+    launch = Launch(settings, Broker("external", "127.0.0.1:1", "promise"), Feed())
+    launch.save()
+    return launch
+
+
+def test_options_are_told_from_words_and_from_file_names_with_an_equals_sign() -> None:
+    assert parse(["a/b=c.gz", "speed=0", "--json", "--lines=3"]) == (
+        ["a/b=c.gz"],
+        {"speed": "0", "json": "1", "lines": "3"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["up", "wach=1"], "wach is not understood here; there is broker=, feed=, file=, speed=, watch="),
+        (["up", "feed=replay"], "feed=replay needs file=PATH"),
+        (["up", "feed=replay", "file=/nowhere/x.gz"], "/nowhere/x.gz is not a file"),
+        (["up", "speed=3"], "belong to feed=replay"),
+        (["up", "broker=rabbit"], "broker=rabbit is not understood"),
+        (["status"], "`just up` starts it"),
+        (["replay"], "usage: just replay FILE"),
+        (["logs", "nothing"], "there is no log of nothing"),
+        (["down", "drain=long"], "drain=long is not a number"),
+    ],
+)
+def test_a_wrong_command_is_one_line_that_says_what_to_do(
+    words: list[str], said: str, settings: LocalSettings, capsys: Output
+) -> None:
+    assert main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+@pytest.mark.parametrize("speed", ["fast", "-1", "nan", "inf"])
+def test_a_speed_that_is_no_number_is_refused(speed: str, settings: LocalSettings, capsys: Output) -> None:
+    assert main(["up", "feed=replay", f"file={__file__}", f"speed={speed}"]) == 1
+    assert f"speed={speed} is not a number" in capsys.readouterr().err
+
+
+def test_down_when_nothing_runs_is_no_error(settings: LocalSettings, capsys: Output) -> None:
+    assert main(["down"]) == 0
+    assert "was not running" in capsys.readouterr().out
+
+
+def test_a_second_up_prints_the_addresses_of_the_first(
+    settings: LocalSettings,
+    supervisor: Supervisor,
+    web: Callable[..., Service],
+    mark: dict[str, str],
+    capsys: Output,
+) -> None:
+    start(supervisor, [web()], mark, 20, print)
+    _launched(settings)
+    assert main(["up"]) == 0
+    said = capsys.readouterr().out
+    assert "already running" in said
+    assert f"http://127.0.0.1:{settings.api_port}/graphql" in said
+    assert main(["reset", "yes=1"]) == 1
+    assert "`just down` first" in capsys.readouterr().err
+
+
+def test_reset_asks_and_keeps_the_downloads(
+    settings: LocalSettings, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _launched(settings)
+    jar = settings.cache / "kafka-1" / "a.jar"
+    table = settings.root / "lakehouse" / "a.parquet"
+    for file in (jar, table):
+        file.parent.mkdir(parents=True)
+        file.write_text("data")
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert main(["reset"]) == 1
+    assert table.exists()
+    assert main(["reset", "yes=1"]) == 0
+    assert jar.exists()
+    assert [path.name for path in settings.root.iterdir()] == ["cache"]
+
+
+def test_reset_spares_a_directory_that_the_launcher_did_not_make(settings: LocalSettings, capsys: Output) -> None:
+    settings.root.mkdir()
+    (settings.root / "thesis.doc").write_text("ten years of work")
+    assert main(["reset", "yes=1"]) == 1
+    assert (settings.root / "thesis.doc").exists()
+    assert "was never started by `just up`" in capsys.readouterr().err
+
+
+def test_a_launch_is_remembered_with_its_ports(settings: LocalSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Launch(settings, Broker("kafka", "127.0.0.1:5", "p", ["java", "x"]), Feed(Path("/a b.gz"), 0.5))
+    first.save()
+    monkeypatch.setenv("TICKHOUSE_API_PORT", "31999")
+    again = Launch.load(LocalSettings())
+    assert again is not None
+    assert again.settings.api_port == settings.api_port
+    assert (again.broker, again.feed) == (first.broker, first.feed)
+    assert [s.name for s in again.services()] == [s.name for s in first.services()]
+
+
+@pytest.mark.parametrize(("known", "wanted"), [("kafka", "embedded"), ("embedded", "a.example:9092")])
+def test_tables_filled_through_one_broker_are_not_continued_through_another(
+    known: str, wanted: str, settings: LocalSettings, capsys: Output
+) -> None:
+    Launch(settings, Broker(known, "127.0.0.1:1", "promise"), Feed()).save()
+    assert main(["up", f"broker={wanted}"]) == 1
+    assert f"were filled through broker={known}" in capsys.readouterr().err
+
+
+def test_logs_prints_the_end_of_a_log(settings: LocalSettings, capfd: pytest.CaptureFixture[str]) -> None:
+    settings.log_dir.mkdir(parents=True)
+    (settings.log_dir / "bridge.log").write_text("one\ntwo\nthree\n")
+    assert main(["logs", "bridge", "lines=2"]) == 0
+    assert capfd.readouterr().out == "two\nthree\n"
+    assert main(["logs"]) == 0
+    assert "bridge" in capfd.readouterr().out
+
+
+def test_status_as_json_lists_every_running_service(
+    settings: LocalSettings,
+    supervisor: Supervisor,
+    web: Callable[..., Service],
+    mark: dict[str, str],
+    capsys: Output,
+) -> None:
+    launch = _launched(settings)
+    start(supervisor, [web()], mark, 20, print)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as code:  # none of the real services runs here
+        main(["status", "--json"])
+    assert code.value.code == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == [service.name for service in launch.services()]
+    assert not any(row["ready"] for row in rows)
