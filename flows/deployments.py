@@ -29,6 +29,7 @@ from flows.settings import FlowsSettings, apply_environment
 from flows.table_metrics import TableMetrics
 from lakehouse.batch import BatchSession
 from lakehouse.dimensions.dim_symbol import read_symbols, seed_dim_symbol
+from lakehouse.quality.contract import load_soda
 from lakehouse.tables import create_tables
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     ready = Gauge("tickhouse_service_ready", "1: connected and working.")
+    load_soda()
     start_http_server(settings.flows_metrics_port, "127.0.0.1")
     session = with_backoff("lakehouse", _open_lakehouse, stop)
     if session is None:

@@ -75,18 +75,32 @@ def contract_text(contract: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def load_soda() -> None:
+    """Import Soda: some seconds. A process with threads does it before it starts them.
+
+    Soda takes its kinds of checks from a plugin, and a plugin that cannot be imported is only a line in its log.
+    Two threads that import at once can bring that about, and every contract fails for the rest of the process.
+    So they are registered again here, where a failure raises.
+    """
+    # Set before the import: Soda's telemetry also replaces the process's OpenTelemetry provider.
+    os.environ.setdefault("SODA_CORE_TELEMETRY_ENABLED", "false")
+    with _ONE_AT_A_TIME:
+        from soda_core.contracts.impl.check_types.check_types import CoreCheckTypesPlugin
+
+        CoreCheckTypesPlugin.load()
+        logging.getLogger("soda").setLevel(logging.WARNING)  # it prints every contract as a page of tables
+
+
 def verify(contract: str, rows: pa.Table) -> list[CheckOutcome]:
     """Run every check of ``contract`` on ``rows``.
 
     A contract that cannot be evaluated as a whole gives one outcome ``error``, critical.
     """
-    # Set before the import: Soda's telemetry also replaces the process's OpenTelemetry provider.
-    os.environ.setdefault("SODA_CORE_TELEMETRY_ENABLED", "false")
+    load_soda()
     from soda_core.common.yaml import ContractYamlSource
     from soda_core.contracts.contract_verification import ContractVerificationSession
     from soda_duckdb.common.data_sources.duckdb_data_source import DuckDBDataSourceImpl
 
-    logging.getLogger("soda").setLevel(logging.WARNING)  # it prints every contract as a page of tables
     text = contract_text(contract)
     definition = yaml.safe_load(text)
     source, schema, table = definition["dataset"].split("/")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +15,8 @@ import yaml
 
 from lakehouse.quality.contract import contract_text, verify
 from lakehouse.tables import arrow_schema
+
+ROOT = Path(__file__).resolve().parents[3]
 
 NOW = datetime(2026, 3, 13, 12, tzinfo=UTC)
 TRADE = {
@@ -156,6 +161,24 @@ def test_a_missing_column_stops_the_layer() -> None:
 def test_no_rows_at_all_stop_the_layer() -> None:
     stopping = [o.check for o in verify("silver.trades", table("silver.trades")) if o.stops]
     assert "checks.row_count" in stopping
+
+
+PLUGIN_FAILED = """
+from soda_core.contracts.impl.contract_verification_impl import CheckImpl, CheckYaml
+CheckImpl.check_parsers.clear()
+CheckYaml.check_yaml_parsers.clear()
+from lakehouse.quality.contract import verify
+from lakehouse.tables import arrow_schema
+outcomes = verify("silver.trades", arrow_schema("silver.trades").empty_table())
+print(sorted({outcome.outcome for outcome in outcomes}), len(outcomes))
+"""
+
+
+def test_a_process_in_which_sodas_plugin_could_not_be_imported_checks_all_the_same() -> None:
+    ran = subprocess.run([sys.executable, "-c", PLUGIN_FAILED], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    whole = verify("silver.trades", arrow_schema("silver.trades").empty_table())
+    assert ran.stdout.split("\n")[0] == f"{sorted({outcome.outcome for outcome in whole})} {len(whole)}"
 
 
 @pytest.mark.parametrize("contract", ["silver.trades", "gold.daily_trading_summary"])
