@@ -58,6 +58,11 @@ test *args: _sync
 e2e *args: _sync
     uv run --no-sync pytest -m e2e "$@"
 
+# Kill services many times while trades flow, then compare every layer: chaos [--kills 200] [--seed 1] [--broker auto]
+[group('develop')]
+chaos *args: _sync
+    @uv run --no-sync python -m tests.e2e.chaos "$@"
+
 # Style of the code, the recipes and the shell scripts
 [group('develop')]
 lint: _sync

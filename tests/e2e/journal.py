@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import duckdb
 
-from tests.e2e.figures import Totals
+from tests.e2e.figures import Bar, Totals, vwap
 
 # The number is taken from the text, so that it is exact.
 _FRAMES = """
@@ -17,11 +18,29 @@ select
     regexp_extract(line, '"event_type": ?"([A-Za-z]+)"', 1) as event_type,
     regexp_extract(line, '"sequence": ?([0-9]+)', 1)::bigint as sequence,
     regexp_extract(line, '"timestamp": ?"([^"]+)"', 1) as timestamp,
+    regexp_extract(line, '"symbol": ?"([^"]+)"', 1) as symbol,
+    regexp_extract(line, '"price": ?([0-9.]+)', 1) as price,
     regexp_extract(line, '"quantity": ?([0-9.]+)', 1) as quantity
 from read_csv(
     '{files}', columns = {{'line': 'varchar'}}, header = false, auto_detect = false, delim = '\x1f', quote = '',
     escape = '', new_line = '\\n', max_line_size = 8000000, filename = true, compression = 'none'
 )
+"""
+
+
+_WINDOWS = """
+with trades as (
+    select symbol, sequence, epoch_us(timestamp::timestamptz) as time_us, price::decimal(19, 8) as price,
+        quantity::decimal(19, 8) as quantity
+    from frames
+    where event_type = 'TradeExecuted'
+)
+select
+    symbol, time_us // 60000000 as minute,
+    arg_min(price, (time_us, sequence)), max(price), min(price), arg_max(price, (time_us, sequence)),
+    sum(quantity)::decimal(38, 8), count(*), sum(price * quantity)::decimal(38, 16)
+from trades
+group by symbol, minute
 """
 
 
@@ -72,3 +91,19 @@ def events(data_dir: Path, since: str = "", before: str = "~") -> dict[str, int]
                 [since, before],
             ).fetchall()
         )
+
+
+def windows(data_dir: Path) -> dict[tuple[str, datetime], Bar]:
+    """(symbol, start of the minute) → bar of all trades in all sessions.
+
+    Raises:
+        BrokenJournal: it does not hold every event.
+    """
+    with duckdb.connect() as connection:
+        _read(connection, data_dir)
+        rows = connection.execute(_WINDOWS).fetchall()
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return {
+        (symbol, epoch + timedelta(minutes=minute)): Bar(*figures, vwap(notional, figures[4]))
+        for symbol, minute, *figures, notional in rows
+    }

@@ -61,6 +61,20 @@ BRONZE_EVENTS = {
 }
 
 
+TABLE_OF_TOPIC = {f"raw.{table.partition('.')[2].replace('_', '-')}": table for table in BRONZE_EVENTS}
+
+
+def offsets(catalog: Catalog, table: str) -> dict[int, tuple[int, int, int, int]]:
+    """Kafka partition → rows, distinct offsets, lowest and highest offset of a table of bronze."""
+    rows = catalog.load_table(table).scan(selected_fields=("_kafka_partition", "_kafka_offset")).to_arrow()
+    found = _query(
+        rows,
+        "select _kafka_partition, count(*), count(distinct _kafka_offset), min(_kafka_offset), max(_kafka_offset) "
+        "from rows group by all",
+    )
+    return {number: (count, distinct, low, high) for number, count, distinct, low, high in found}
+
+
 def bronze_differences(catalog: Catalog, printed: dict[str, int]) -> list[str]:
     """One line for each table of bronze that does not hold every event of its kind, exactly once."""
     lines = []
@@ -112,8 +126,8 @@ def dead_letters(bootstrap: str) -> int:
     return sum(high - low for low, high in ends)
 
 
-def messages(bootstrap: str, topic: str) -> Iterator[dict[str, Any]]:
-    """Every message of a topic as it stands now, JSON with exact numbers; tombstones are passed over.
+def values(bootstrap: str, topic: str) -> Iterator[tuple[int, bytes]]:
+    """(partition, value) of every message of a topic as it stands now; tombstones are passed over.
 
     Raises:
         KafkaException: the broker cannot be read.
@@ -146,9 +160,19 @@ def messages(bootstrap: str, topic: str) -> Iterator[dict[str, Any]]:
                         raise KafkaException(error)
                     waiting.discard(message.partition())
                 elif (value := message.value()) is not None:
-                    yield json.loads(value, parse_float=Decimal)
+                    yield message.partition(), value
     finally:
         consumer.close()
+
+
+def messages(bootstrap: str, topic: str) -> Iterator[dict[str, Any]]:
+    """Every message of a topic as it stands now, JSON with exact numbers.
+
+    Raises:
+        KafkaException: the broker cannot be read.
+    """
+    for _, value in values(bootstrap, topic):
+        yield json.loads(value, parse_float=Decimal)
 
 
 def windows(bootstrap: str, window: str = "1m") -> dict[tuple[str, datetime], Bar]:
