@@ -28,6 +28,8 @@ from pydantic import (
     model_validator,
 )
 
+from simulator.book import TimeInForce
+
 MAX_FRAME_BYTES = 1_000_000
 """Frames above this are refused before they are parsed; Kafka's own default limit for a message is 1 MiB."""
 
@@ -97,6 +99,10 @@ class OrderPlaced(_Event):
     quantity: Quantity
     agent_id: Id
     agent_type: AgentType
+    time_in_force: TimeInForce | None = None
+    """None: until cancelled; a market order: immediate or cancel, but it waits for an auction."""
+    replaces: Id | None = None
+    """The order, just cancelled as Replaced, whose place this one takes."""
 
     @model_validator(mode="after")
     def _limit_has_price(self) -> Self:
@@ -109,11 +115,13 @@ class OrderCancelled(_Event):
     order_id: Id
     symbol: Symbol
     side: Side
-    price: Price
+    price: Price | None = None
+    """None for a market order."""
     remaining_quantity: QuantityOrZero
+    """What is taken out of the order: all that was left, or a part of it (Reduced, SelfTradePrevention)."""
     agent_id: Id
     reason: Annotated[str, Field(max_length=128)]
-    """AgentCancelled, Expired, TradingHalt, SelfTradePrevention …"""
+    """AgentCancelled, Expired, TradingHalt, SelfTradePrevention, Reduced, Replaced, Unfilled, PostOnly …"""
 
 
 class TradeExecuted(_Event):

@@ -11,31 +11,37 @@ further actions. Nothing is kept on disk: after a crash a new session starts, wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from heapq import heappop
 from random import Random
 
-from simulator.agents import KINDS, Agent
-from simulator.book import Order
+from simulator.agents import Agent
+from simulator.bands import PriceBands
+from simulator.draws import exponential
 from simulator.frames import FrameWriter
-from simulator.fundamental import TRADING_SECONDS_A_YEAR, Fundamental
-from simulator.halts import CircuitBreaker, Halt
+from simulator.fundamental import TRADING_SECONDS_A_YEAR, Attention, Fundamental
+from simulator.halts import CircuitBreaker
 from simulator.listing import Listing
 from simulator.market import MarketConfig, SymbolConfig
+from simulator.matching import MatchingEngine, Phase
+from simulator.strategies import KINDS
 
 NAME = "TICKHOUSE"
 
 
 class Exchange:
-    """A simulated session; satisfies :class:`simulator.server.Feed` and :class:`simulator.agents.Venue`.
+    """A simulated session; satisfies :class:`simulator.publisher.Feed`.
 
     Args:
-        market: symbols, agents, intervals.
+        market: symbols, agents, intervals, the phases of the day.
         seed: of the session's random generator, together with the start time.
         start_us: time of the first event, microseconds since the epoch, UTC.
         activity: multiplies how often agents act.
-        halt_scale: multiplies how long halts last.
+        halt_scale: multiplies how long halts, limit states and pauses last.
         duration_us: the session ends this long after its start; None: never.
+        initial_ticks: opening and reference prices, where they are not the configuration's; values still revert
+            to the configuration's.
     """
 
     exchange = NAME
@@ -49,6 +55,7 @@ class Exchange:
         activity: float = 1.0,
         halt_scale: float = 1.0,
         duration_us: int | None = None,
+        initial_ticks: Mapping[str, int] | None = None,
     ) -> None:
         if activity <= 0:
             raise ValueError(f"activity {activity} must be above zero")
@@ -56,211 +63,130 @@ class Exchange:
         self.symbols = [symbol.ticker for symbol in market.symbols]
         # A text seed is hashed the same way by every Python 3; a restart with the same seed is another market day.
         self.rng = Random(f"{seed}:{start_us}")
-        self.explain_rate = market.simulation.explain_rate
         self._market = market
-        self._activity = activity
-        self._now_us = self._start_us = start_us
+        self._halt_scale = halt_scale
+        self._initial_ticks = initial_ticks or {}
+        self._start_us = start_us
         self._end_us = None if duration_us is None else start_us + duration_us
-        self._frames = FrameWriter(self.session_id)
-        self._orders = self._trades = 0
-        self._plans: list[tuple[int, int, Callable[[], None]]] = []
-        self._planned = 0
-        self.listings = [self._list(symbol, halt_scale) for symbol in market.symbols]
-        self._agents = {agent.agent_id: agent for agent in self._hire()}
+        self._opens_us = start_us
+        """When the next pre-open begins, while the market is closed."""
+        self.listings = [self._list(symbol) for symbol in market.symbols]
+        self.engine = MatchingEngine(
+            FrameWriter(self.session_id),
+            self.listings,
+            Attention(self.listings, start_us),
+            self.rng,
+            now_us=start_us,
+            explain_rate=market.simulation.explain_rate,
+            snapshot_levels=market.simulation.snapshot_levels,
+        )
+        self.agents = [
+            kind(number, getattr(market.waits, kind.kind) / activity)
+            for kind in KINDS
+            for number in range(getattr(market.agents, kind.kind))
+        ]
 
-    def _list(self, symbol: SymbolConfig, halt_scale: float) -> Listing:
-        value = self._market.value
-        price = symbol.initial_ticks
+    def _list(self, symbol: SymbolConfig) -> Listing:
+        value, percent = self._market.value, self._market.halts.price_bands_percent
+        price = self._initial_ticks.get(symbol.ticker, symbol.initial_ticks)
         return Listing(
             symbol.ticker,
             price,
-            CircuitBreaker(price, halt_scale),
+            CircuitBreaker(price, self._halt_scale),
             Fundamental(
-                price,
+                symbol.initial_ticks,
+                start=price,
                 sigma=symbol.volatility * value.volatility_scale / TRADING_SECONDS_A_YEAR**0.5,
                 half_life=value.half_life_minutes * 60,
                 news_rate=value.news_per_hour / 3600,
                 news_move=value.news_move * symbol.volatility,
+                calm=value.calm,
+                burst_rate=1 / value.burst_interval_seconds,
+                burst_half_life=value.burst_half_life_seconds,
                 rng=self.rng,
                 now_us=self._start_us,
             ),
+            PriceBands(price, percent, self._halt_scale) if percent else None,
         )
-
-    def _hire(self) -> Iterator[Agent]:
-        for kind in KINDS:
-            wait = getattr(self._market.waits, kind.kind) / self._activity
-            for number in range(getattr(self._market.agents, kind.kind)):
-                yield kind(number, wait)
 
     @property
     def now_us(self) -> int:
-        return self._now_us
+        return self.engine.now_us
 
     def events(self) -> Iterator[tuple[int, bytes]]:
         """(event time in µs, frame) in sequence order, the first at the start time. To be called once."""
         self._open()
-        plans, pending = self._plans, self._frames.pending
+        engine, end_us = self.engine, self._end_us
+        plans, frames, pending = engine.plans, engine.frames, engine.frames.pending
         while plans:
             time_us, _, action = heappop(plans)
-            if self._end_us is not None and time_us >= self._end_us:
+            if end_us is not None and time_us >= end_us:
                 return
-            self._now_us = time_us
-            self._frames.at(time_us)
+            engine.now_us = time_us
+            frames.at(time_us)
             action()
             for frame in pending:
                 yield time_us, frame
             pending.clear()
 
-    # --- planning
-
-    def _plan(self, time_us: int, action: Callable[[], None]) -> None:
-        self._planned += 1
-        heappush(self._plans, (time_us, self._planned, action))
-
     def _open(self) -> None:
-        """Plan the opening print of every symbol, its clockwork, and every agent's first decision."""
-        simulation = self._market.simulation
+        """Plan the day, every symbol's clockwork and every agent's first decision."""
+        engine, simulation = self.engine, self._market.simulation
+        engine.plan(self._start_us, self._pre_open)
         for index, listing in enumerate(self.listings):
-            self._plan(self._start_us, lambda listing=listing: self._opening_print(listing))  # type: ignore[misc]
+            engine.plan(self._start_us, partial(engine.print_stats, listing))
             for interval_ms, prints in (
-                (simulation.snapshot_interval_ms, self._print_snapshot),
-                (simulation.stats_interval_ms, self._print_stats),
+                (simulation.snapshot_interval_ms, engine.print_snapshot),
+                (simulation.stats_interval_ms, engine.print_stats),
             ):
                 # Staggered over the interval, so that no burst comes once a second.
                 interval_us = interval_ms * 1000
                 first = self._start_us + interval_us * (index + 1) // len(self.listings)
-                self._repeat(first, interval_us, prints, listing)
-        for agent in self._agents.values():
-            self._plan(self._start_us + 1 + int(self.rng.random() * agent.wait * 1e6), self._waker(agent))
+                self._repeat(first, interval_us, partial(prints, listing))
+        for agent in self.agents:
+            engine.plan(self._start_us + 1 + int(self.rng.random() * agent.wait * 1e6), self._waker(agent))
 
-    def _opening_print(self, listing: Listing) -> None:
-        self._print_snapshot(listing)
-        self._print_stats(listing)
-
-    def _repeat(self, time_us: int, interval_us: int, prints: Callable[[Listing], None], listing: Listing) -> None:
+    def _repeat(self, time_us: int, interval_us: int, prints: Callable[[], None]) -> None:
         def tick() -> None:
-            prints(listing)
-            self._plan(self._now_us + interval_us, tick)
+            prints()
+            self.engine.plan(self.engine.now_us + interval_us, tick)
 
-        self._plan(time_us, tick)
+        self.engine.plan(time_us, tick)
 
     def _waker(self, agent: Agent) -> Callable[[], None]:
-        expovariate = self.rng.expovariate
+        engine, rng, plan, act = self.engine, self.rng, self.engine.plan, agent.act
 
         def wake() -> None:
-            mean = agent.act(self)
-            self._plan(self._now_us + 1 + int(expovariate(1 / mean) * 1e6), wake)
+            if engine.phase is Phase.CLOSED:
+                mean, from_us = agent.wait, self._opens_us
+            else:
+                mean, from_us = act(engine), engine.now_us
+            plan(from_us + 1 + int(exponential(rng, mean) * 1e6), wake)
 
         return wake
 
-    # --- what agents can do
+    # --- the day
 
-    def submit(
-        self,
-        agent: Agent,
-        listing: Listing,
-        *,
-        is_buy: bool,
-        quantity: int,
-        price: int | None = None,
-        lifetime_us: int = 0,
-    ) -> Order | None:
-        """Place and match one order. None: rejected, because the symbol is halted.
+    def _pre_open(self) -> None:
+        self.engine.enter(Phase.PRE_OPEN)
+        self._next_phase(self._market.sessions.pre_open_seconds, self._open_trading)
 
-        What a market order cannot fill lapses. A limit order with a lifetime is cancelled as Expired after it.
-        """
-        if listing.halt is not None:
-            side = "Buy" if is_buy else "Sell"
-            self.explain(agent, listing, "order_rejected", ["reason: TradingHalt", f"side: {side}"])
-            return None
-        self._orders += 1
-        order_id = f"o-{self._frames.prefix}-{self._orders}"
-        order = Order(order_id, agent.agent_id, is_buy, price, quantity)
-        self._frames.order_placed(listing.symbol, order, agent.agent_type)
-        self._match(listing, order)
-        if order.quantity and price is not None and listing.halt is None:
-            listing.book.rest(order)
-            if lifetime_us:
-                self._plan(self._now_us + lifetime_us, lambda: self._expire(listing, order))
-        self._print_quote(listing)
-        return order
+    def _open_trading(self) -> None:
+        self.engine.enter(Phase.CONTINUOUS)
+        if self._market.sessions.trading_seconds:
+            self._next_phase(self._market.sessions.trading_seconds, self._call_to_close)
 
-    def cancel(self, listing: Listing, order: Order, reason: str = "AgentCancelled") -> None:
-        """Take a resting order out; nothing happens when it is gone already. Allowed during a halt."""
-        if listing.book.cancel(order):
-            self._frames.order_cancelled(listing.symbol, order, reason)
-            self._print_quote(listing)
+    def _call_to_close(self) -> None:
+        self.engine.enter(Phase.CLOSING_CALL)
+        self._next_phase(self._market.sessions.closing_call_seconds, self._close)
 
-    def explain(self, agent: Agent, listing: Listing, action: str, factors: list[str]) -> None:
-        """Print one AgentAction."""
-        self._frames.agent_action(listing.symbol, agent.agent_id, agent.agent_type, action, factors)
+    def _close(self) -> None:
+        self.engine.enter(Phase.CLOSED)
+        for listing in self.listings:
+            self.engine.print_stats(listing)
+        self._opens_us = self._next_phase(self._market.sessions.closed_seconds, self._pre_open)
 
-    # --- the market's own steps
-
-    def _match(self, listing: Listing, taker: Order) -> None:
-        while (fill := listing.book.match(taker)) is not None:
-            maker, price, quantity = fill
-            if not quantity:
-                self._frames.order_cancelled(listing.symbol, maker, "SelfTradePrevention")
-                continue
-            self._trades += 1
-            self._frames.trade(
-                listing.symbol, f"t-{self._frames.prefix}-{self._trades}", price, quantity, taker, maker
-            )
-            listing.record(price, quantity)
-            self._move_position(listing.symbol, taker, quantity)
-            self._move_position(listing.symbol, maker, quantity)
-            halt = listing.breaker.check(price)
-            if halt is not None:
-                self._halt(listing, halt, taker)
-                return
-
-    def _move_position(self, symbol: str, order: Order, quantity: int) -> None:
-        positions = self._agents[order.agent_id].positions
-        positions[symbol] = positions.get(symbol, 0) + (quantity if order.is_buy else -quantity)
-
-    def _expire(self, listing: Listing, order: Order) -> None:
-        self.cancel(listing, order, "Expired")
-
-    def _halt(self, listing: Listing, halt: Halt, taker: Order) -> None:
-        """Level 1 stops new orders; 2 also cancels the resting ones; 3 also prints the cleared book at once.
-
-        What is left of the order that tripped it is cancelled at every level.
-        """
-        listing.halt = halt
-        listing.halted_at_us = self._now_us
-        self._frames.trading_halt(listing.symbol, halt)
-        if taker.quantity and taker.price is not None:
-            self._frames.order_cancelled(listing.symbol, taker, "TradingHalt")
-        if halt.level >= 2:
-            for order in listing.book.clear():
-                self._frames.order_cancelled(listing.symbol, order, "TradingHalt")
-        if halt.level >= 3:
-            self._print_quote(listing)
-            self._print_snapshot(listing)
-        self._plan(self._now_us + halt.seconds * 1_000_000, lambda: self._resume(listing))
-
-    def _resume(self, listing: Listing) -> None:
-        halt = listing.halt
-        if halt is None:
-            raise RuntimeError(f"{listing.symbol} resumes without a halt")
-        listing.halt = None
-        self._frames.trading_resume(listing.symbol, listing.halted_at_us, halt)
-
-    def _print_quote(self, listing: Listing) -> None:
-        """The top of book, where it changed since it was last printed."""
-        top = listing.book.top()
-        if top != listing.top:
-            listing.top = top
-            self._frames.quote(listing.symbol, top)
-
-    def _print_snapshot(self, listing: Listing) -> None:
-        levels = self._market.simulation.snapshot_levels
-        book = listing.book
-        self._frames.snapshot(
-            listing.symbol, book.depth(bids=True, levels=levels), book.depth(bids=False, levels=levels)
-        )
-
-    def _print_stats(self, listing: Listing) -> None:
-        prices = (listing.open, listing.high, listing.low, listing.last)
-        self._frames.stats(listing.symbol, prices, listing.volume, listing.trade_count, listing.vwap_units())
+    def _next_phase(self, seconds: float, begin: Callable[[], None]) -> int:
+        time_us = self.engine.now_us + round(seconds * 1e6)
+        self.engine.plan(time_us, begin)
+        return time_us

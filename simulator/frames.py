@@ -8,11 +8,14 @@ test validates every kind of frame against the contract's models.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
-from simulator.book import Level, Order, Top
+from simulator.book import Level, Order, TimeInForce, Top
 from simulator.events import format_timestamp
 from simulator.halts import Halt
+
+_GTC = TimeInForce.GTC
 
 
 def session_prefix(session_id: str) -> str:
@@ -20,12 +23,10 @@ def session_prefix(session_id: str) -> str:
     return blake2b(session_id.encode(), digest_size=6).hexdigest()
 
 
-def dollars(ticks: int) -> str:
-    """18550 → "185.50"."""
-    return f"{ticks // 100}.{ticks % 100:02d}"
-
-
-def _maybe_dollars(ticks: int | None) -> str:
+# A price is printed many times: looking it up costs a quarter of formatting it.
+@lru_cache(maxsize=1 << 14)
+def dollars(ticks: int | None) -> str:
+    """18550 → "185.50", None → "null"."""
     return "null" if ticks is None else f"{ticks // 100}.{ticks % 100:02d}"
 
 
@@ -34,14 +35,10 @@ def ten_thousandths(units: int) -> str:
     return f"{units // 10_000}.{units % 10_000:04d}"
 
 
-def _side(is_buy: bool) -> str:
-    return "Buy" if is_buy else "Sell"
-
-
 def _levels(levels: Sequence[Level]) -> str:
     return ",".join(
-        f'{{"price":{dollars(level.price)},"quantity":{level.quantity},"order_count":{level.order_count}}}'
-        for level in levels
+        f'{{"price":{dollars(price)},"quantity":{quantity},"order_count":{count}}}'
+        for price, quantity, count in levels
     )
 
 
@@ -53,6 +50,8 @@ class FrameWriter:
         self.sequence = 0
         """Of the newest frame written."""
         self.pending: list[bytes] = []
+        self._middle = f'","data":{{"event_id":"e-{self.prefix}-'
+        self._order_id = f'"order_id":"o-{self.prefix}-'
         self._second = -1
         self._second_text = ""
         self._stamp = ""
@@ -62,50 +61,57 @@ class FrameWriter:
         second, micros = divmod(now_us, 1_000_000)
         if second != self._second:
             self._second = second
-            self._second_text = format_timestamp(second * 1_000_000)[:-7]
-        self._stamp = f"{self._second_text}{micros:06d}Z"
+            self._second_text = f'","timestamp":"{format_timestamp(second * 1_000_000)[:-7]}'
+        self._stamp = f'{self._second_text}{micros:06d}Z","sequence":'
 
     def _write(self, event_type: str, fields: str) -> None:
         self.sequence = sequence = self.sequence + 1
         self.pending.append(
-            f'{{"event_type":"{event_type}","data":{{"event_id":"e-{self.prefix}-{sequence}",'
-            f'"timestamp":"{self._stamp}","sequence":{sequence},{fields}}}}}'.encode("ascii")
+            f'{{"event_type":"{event_type}{self._middle}{sequence}{self._stamp}{sequence},{fields}}}}}'.encode()
         )
 
-    def order_placed(self, symbol: str, order: Order, agent_type: str) -> None:
-        kind = "Market" if order.price is None else "Limit"
+    def order_placed(self, symbol: str, order: Order, replaces: int = 0) -> None:
+        """``replaces`` is the number of the order that this one takes the place of; 0: none."""
+        owner, price, tif = order.owner, order.price, order.tif
+        kind = "Limit" if price is not None else "Market"
+        extra = "" if tif is _GTC else f',"time_in_force":"{tif}"'
+        if replaces:
+            extra += f',"replaces":"o-{self.prefix}-{replaces}"'
         self._write(
             "OrderPlaced",
-            f'"order_id":"{order.order_id}","symbol":"{symbol}","side":"{_side(order.is_buy)}",'
-            f'"order_type":"{kind}","price":{_maybe_dollars(order.price)},"quantity":{order.quantity},'
-            f'"agent_id":"{order.agent_id}","agent_type":"{agent_type}"',
+            f'{self._order_id}{order.number}","symbol":"{symbol}","side":"{"Buy" if order.is_buy else "Sell"}",'
+            f'"order_type":"{kind}","price":{dollars(price)},"quantity":{order.quantity},'
+            f'"agent_id":"{owner.agent_id}","agent_type":"{owner.agent_type}"{extra}',
         )
 
-    def order_cancelled(self, symbol: str, order: Order, reason: str) -> None:
+    def order_cancelled(self, symbol: str, order: Order, quantity: int, reason: str) -> None:
+        """``quantity`` lots are taken out of the order: all that was left of it, or a part."""
         self._write(
             "OrderCancelled",
-            f'"order_id":"{order.order_id}","symbol":"{symbol}","side":"{_side(order.is_buy)}",'
-            f'"price":{_maybe_dollars(order.price)},"remaining_quantity":{order.quantity},'
-            f'"agent_id":"{order.agent_id}","reason":"{reason}"',
+            f'{self._order_id}{order.number}","symbol":"{symbol}","side":"{"Buy" if order.is_buy else "Sell"}",'
+            f'"price":{dollars(order.price)},"remaining_quantity":{quantity},'
+            f'"agent_id":"{order.owner.agent_id}","reason":"{reason}"',
         )
 
-    def trade(self, symbol: str, trade_id: str, price: int, quantity: int, taker: Order, maker: Order) -> None:
-        buy, sell = (taker, maker) if taker.is_buy else (maker, taker)
+    def trade(self, symbol: str, number: int, price: int, quantity: int, taker: Order, maker: Order) -> None:
+        is_buy = taker.is_buy
+        buy, sell = (taker, maker) if is_buy else (maker, taker)
+        prefix = self.prefix
         self._write(
             "TradeExecuted",
-            f'"trade_id":"{trade_id}","symbol":"{symbol}","price":{dollars(price)},"quantity":{quantity},'
-            f'"buy_order_id":"{buy.order_id}","sell_order_id":"{sell.order_id}",'
-            f'"buyer_agent_id":"{buy.agent_id}","seller_agent_id":"{sell.agent_id}",'
-            f'"is_aggressive_buy":{"true" if taker.is_buy else "false"}',
+            f'"trade_id":"t-{prefix}-{number}","symbol":"{symbol}","price":{dollars(price)},"quantity":{quantity},'
+            f'"buy_order_id":"o-{prefix}-{buy.number}","sell_order_id":"o-{prefix}-{sell.number}",'
+            f'"buyer_agent_id":"{buy.owner.agent_id}","seller_agent_id":"{sell.owner.agent_id}",'
+            f'"is_aggressive_buy":{"true" if is_buy else "false"}',
         )
 
     def quote(self, symbol: str, top: Top) -> None:
-        spread = None if top.bid is None or top.ask is None else top.ask - top.bid
+        bid, bid_size, ask, ask_size = top
+        spread = None if bid is None or ask is None else ask - bid
         self._write(
             "QuoteUpdate",
-            f'"symbol":"{symbol}","best_bid":{_maybe_dollars(top.bid)},"best_bid_size":{top.bid_size},'
-            f'"best_ask":{_maybe_dollars(top.ask)},"best_ask_size":{top.ask_size},'
-            f'"spread":{_maybe_dollars(spread)}',
+            f'"symbol":"{symbol}","best_bid":{dollars(bid)},"best_bid_size":{bid_size},'
+            f'"best_ask":{dollars(ask)},"best_ask_size":{ask_size},"spread":{dollars(spread)}',
         )
 
     def snapshot(self, symbol: str, bids: Sequence[Level], asks: Sequence[Level]) -> None:
@@ -129,7 +135,7 @@ class FrameWriter:
     def trading_halt(self, symbol: str, halt: Halt) -> None:
         self._write(
             "TradingHalt",
-            f'"symbol":"{symbol}","reason":"CircuitBreaker","level":{halt.level},'
+            f'"symbol":"{symbol}","reason":"{halt.reason}","level":{halt.level},'
             f'"trigger_price":{dollars(halt.trigger_price)},"reference_price":{dollars(halt.reference_price)},'
             f'"decline_pct":{halt.decline_pct()},"halt_duration_secs":{halt.seconds}',
         )
@@ -144,8 +150,9 @@ class FrameWriter:
     def agent_action(
         self, symbol: str, agent_id: str, agent_type: str, action: str, factors: Sequence[str]
     ) -> None:
+        listed = '","'.join(factors)
         self._write(
             "AgentAction",
             f'"agent_id":"{agent_id}","agent_type":"{agent_type}","symbol":"{symbol}","action":"{action}",'
-            f'"decision_factors":[{",".join(f"{chr(34)}{factor}{chr(34)}" for factor in factors)}]',
+            f'"decision_factors":[{f"{chr(34)}{listed}{chr(34)}" if factors else ""}]',
         )

@@ -28,11 +28,14 @@ class Halt(NamedTuple):
     """Ticks."""
     seconds: int
     """How long the halt lasts, and what the event says; at least 1."""
+    reason: str = "CircuitBreaker"
 
     def decline_pct(self) -> str:
-        """Percent below the reference price, four decimals, cut off: "7.0000" is seven percent."""
-        units = (self.reference_price - self.trigger_price) * 1_000_000 // self.reference_price
-        return f"{units // 10_000}.{units % 10_000:04d}"
+        """Percent below the reference price, four decimals, cut off: "7.0000" is seven percent; a rise is
+        below zero."""
+        fall = self.reference_price - self.trigger_price
+        units = abs(fall) * 1_000_000 // self.reference_price
+        return f"{'-' if fall < 0 else ''}{units // 10_000}.{units % 10_000:04d}"
 
 
 class CircuitBreaker:
@@ -48,8 +51,12 @@ class CircuitBreaker:
     def __init__(self, reference_price: int, scale: float = 1.0) -> None:
         if reference_price <= 0 or scale <= 0:
             raise ValueError(f"reference price {reference_price} and scale {scale} must be above zero")
-        self.reference_price = reference_price
         self._scale = scale
+        self.restart(reference_price)
+
+    def restart(self, reference_price: int) -> None:
+        """A new day: another reference price, all levels armed."""
+        self.reference_price = reference_price
         self._tripped = 0
         # Above _watch_price nothing can trip and nothing can re-arm: the common case is one comparison.
         self._watch_price = reference_price * (10_000 - LEVELS[-1][1]) // 10_000

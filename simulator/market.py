@@ -61,6 +61,26 @@ class Value(_Table):
     half_life_minutes: Positive = 20.0
     news_per_hour: Annotated[float, Field(ge=0, le=3600)] = 0.0
     news_move: Annotated[float, Field(ge=0, le=1)] = 0.0
+    calm: Annotated[float, Field(ge=0.01, le=1)] = 1.0
+    burst_interval_seconds: Annotated[float, Field(ge=1, le=86_400)] = 20.0
+    burst_half_life_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 2.0
+
+
+class Sessions(_Table):
+    """The phases of a market day, in seconds; the next day follows at once on the one before."""
+
+    pre_open_seconds: Annotated[float, Field(ge=0, le=86_400)] = 1.0
+    """Orders rest unmatched; then the opening auction."""
+    trading_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    """0: trading never ends."""
+    closing_call_seconds: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    """Orders rest unmatched; then the closing auction."""
+    closed_seconds: Annotated[float, Field(gt=0, le=604_800)] = 60.0
+
+
+class Halts(_Table):
+    price_bands_percent: Literal[0, 5, 10] = 0
+    """Limit-up/limit-down; 0: none."""
 
 
 class DataQuality(_Table):
@@ -68,6 +88,9 @@ class DataQuality(_Table):
     out_of_order_rate: Rate = 0.0
     missing_data_rate: Rate = 0.0
     malformed_rate: Rate = 0.0
+    late_rate: Rate = 0.0
+    late_seconds: Annotated[float, Field(gt=0, le=60)] = 3.0
+    one_sided_rate: Rate = 0.0
 
 
 class SymbolConfig(_Table):
@@ -93,6 +116,8 @@ class MarketConfig(_Table):
     agents: AgentCounts
     waits: Waits
     value: Value
+    sessions: Sessions = Sessions()
+    halts: Halts = Halts()
     data_quality: DataQuality = DataQuality()
     symbols: Annotated[list[SymbolConfig], Field(min_length=1, max_length=1000)]
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from simulator.book import TimeInForce
 from simulator.events import EVENT_TYPES, format_timestamp, parse_frame
 
 BASE = {"event_id": "e-1", "timestamp": "2026-02-18T14:30:00.123456Z", "sequence": 7}
@@ -109,6 +110,19 @@ def test_a_frame_of_an_older_exchange_without_sequence_is_accepted(event_type: s
     assert parse_frame(frame(event_type, data)).data.sequence is None
 
 
+def test_an_order_may_say_how_long_it_stands_and_what_it_replaces() -> None:
+    plain = parse_frame(frame("OrderPlaced", VALID["OrderPlaced"])).data
+    assert (plain.time_in_force, plain.replaces) == (None, None)  # type: ignore[union-attr]
+    more = VALID["OrderPlaced"] | {"time_in_force": "PostOnly", "replaces": "o-0"}
+    data = parse_frame(frame("OrderPlaced", more)).data
+    assert (data.time_in_force, data.replaces) == (TimeInForce.POST_ONLY, "o-0")  # type: ignore[union-attr]
+
+
+def test_what_is_left_of_a_market_order_is_cancelled_without_a_price() -> None:
+    data = VALID["OrderCancelled"] | {"price": None, "reason": "Unfilled"}
+    assert parse_frame(frame("OrderCancelled", data)).data.price is None  # type: ignore[union-attr]
+
+
 def test_an_envelope_timestamp_counts_where_the_data_has_none() -> None:
     at = "2026-02-18T14:30:00.000001Z"
     event = parse_frame(frame("TradingHalt", VALID["TradingHalt"], timestamp=at))
@@ -129,6 +143,7 @@ def test_an_envelope_timestamp_counts_where_the_data_has_none() -> None:
         ("OrderCancelled", {"remaining_quantity": -1}, "greater than or equal to 0"),
         ("OrderPlaced", {"price": None}, "a limit order needs a price"),
         ("OrderPlaced", {"side": "Hold"}, "Buy"),
+        ("OrderPlaced", {"time_in_force": "Whenever"}, "GTC"),
         ("OrderBookSnapshot", {"bids": BOOK["asks"]}, "bids must fall"),
         ("OrderBookSnapshot", {"asks": BOOK["bids"]}, "asks must rise"),
         ("TradingHalt", {"level": 4}, "1, 2 or 3"),

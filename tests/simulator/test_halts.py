@@ -66,3 +66,11 @@ def test_durations_scale_and_never_reach_zero():
     assert CircuitBreaker(10_000, 0.0001).check(8000) == Halt(3, 8000, 10_000, 1)
     with pytest.raises(ValueError, match="above zero"):
         CircuitBreaker(10_000, 0)
+
+
+def test_a_new_day_has_its_own_reference_and_all_levels_armed():
+    breaker = CircuitBreaker(10_000)
+    assert breaker.check(8_000) is not None
+    breaker.restart(8_000)
+    assert breaker.check(7_441) is None
+    assert breaker.check(7_440) == Halt(1, 7_440, 8_000, 300)

@@ -10,7 +10,14 @@ def test_the_default_market_has_24_symbols_and_258_agents():
     assert len(market.symbols) == 24
     assert sum(market.agents.model_dump().values()) == 258
     assert market.symbols[0].initial_ticks == 18_500
-    assert set(market.data_quality.model_dump().values()) == {0.0}, "faults are off"
+    rates = {name: rate for name, rate in market.data_quality.model_dump().items() if name.endswith("_rate")}
+    assert set(rates.values()) == {0.0}, "faults are off"
+
+
+def test_the_default_market_opens_after_a_second_and_never_closes():
+    market = load_market()
+    assert (market.sessions.pre_open_seconds, market.sessions.trading_seconds) == (1.0, 0.0)
+    assert market.halts.price_bands_percent == 0, "bands are off"
 
 
 @pytest.mark.parametrize(
@@ -22,6 +29,8 @@ def test_the_default_market_has_24_symbols_and_258_agents():
         ('ticker = "GOOGL"', 'ticker = "GO\\"OG"', "pattern"),
         ("[agents]", "[agents]\nrobots = 5", "robots"),
         ("[agents]", "[agents", "config.toml"),
+        ("price_bands_percent = 0", "price_bands_percent = 7", "price_bands_percent"),
+        ("closed_seconds = 60.0", "closed_seconds = 0.0", "closed_seconds"),
     ],
 )
 def test_a_wrong_configuration_says_where_and_what(tmp_path, old, new, complaint):
