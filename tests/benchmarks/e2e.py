@@ -29,7 +29,7 @@ from tests.e2e import journal
 from tests.e2e.instance import Instance
 
 KINDS = {"trade": "TradeExecuted", "quote": "QuoteUpdate", "book": "OrderBookSnapshot"}
-EVENTS_AT_ACTIVITY_1 = 850.0
+EVENTS_AT_ACTIVITY_1 = 1050.0
 """What the default market prints each second; see ``exchange_activity``."""
 MARGIN = 1.2
 """Asked for above the wanted rate, because a market is not a metronome."""
