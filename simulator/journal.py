@@ -23,12 +23,16 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 logger = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 4 << 20
 """Small, because finding a sequence reads its segment from the start: 4 MiB take about 2 ms."""
+
+EMPTY_SESSIONS = 100
+"""Kept though no frame was ever printed, because a client that was welcomed to one may come back with its name to
+get the sessions after it."""
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}")
 
@@ -227,7 +231,7 @@ class Journal:
         )
 
     def _prune(self) -> None:
-        """Remove the oldest segments until the limit holds, and sessions that have none left."""
+        """Remove the oldest segments until the limit holds, sessions with none left, and many empty ones."""
         sessions = sorted(self._sessions.values(), key=lambda session: session.number)
         excess = sum(size for session in sessions for _, size in session.segments) - self._max_bytes
         for session in sessions:
@@ -237,7 +241,10 @@ class Journal:
                 first, size = session.segments.pop(0)
                 session.segment_path(first).unlink(missing_ok=True)
                 excess -= size
-            if not session.segments and not current:
+        bare = [session for session in sessions if not session.segments and session is not self._current]
+        empty = [session for session in bare if not session.last_sequence]
+        for session in bare:
+            if session not in empty[-EMPTY_SESSIONS:]:
                 (session.path / "session.json").unlink(missing_ok=True)
                 session.path.rmdir()
                 del self._sessions[session.session_id]
@@ -260,15 +267,39 @@ class Journal:
         return sorted(later, key=lambda other: other.number)
 
 
+class Position(NamedTuple):
+    """A place between two frames of a session."""
+
+    next_sequence: int
+    segment: int
+    """First sequence of the segment; -1: to be looked up."""
+    offset: int
+    """Bytes, in the segment."""
+
+
 class JournalReader:
     """A position in one session. Reads only whole frames, in order, as fast as asked; holds one open file."""
 
     def __init__(self, session: Session, from_sequence: int) -> None:
         self._session = session
-        self.next_sequence = max(from_sequence, session.first_sequence)
-        """Of the next frame to be read: the wanted one, or the earliest kept."""
+        self._position = Position(max(from_sequence, session.first_sequence), -1, 0)
         self._file = -1
-        self._offset = 0
+
+    @property
+    def next_sequence(self) -> int:
+        """Of the next frame to be read: the wanted one, or the earliest kept."""
+        return self._position.next_sequence
+
+    @property
+    def position(self) -> Position:
+        """May be set to where another reader of this session stands."""
+        return self._position
+
+    @position.setter
+    def position(self, position: Position) -> None:
+        if position.segment != self._position.segment:
+            self.close()
+        self._position = position
 
     def read(self, max_bytes: int) -> bytes:
         """The next frames, each ended by a newline; about ``max_bytes``, at least one frame; empty: none yet.
@@ -278,10 +309,13 @@ class JournalReader:
         """
         if self.next_sequence > self._session.last_sequence:
             return b""
-        if self._file < 0:
+        if self._position.segment < 0:
             self._seek()
         while True:
-            block = os.pread(self._file, max_bytes, self._offset)
+            if self._file < 0:
+                self._open()
+            sequence, segment, offset = self._position
+            block = os.pread(self._file, max_bytes, offset)
             end = block.rfind(b"\n") + 1
             if end:
                 break
@@ -290,24 +324,29 @@ class JournalReader:
                 self._seek()
             else:
                 max_bytes *= 2
-        self._offset += end
         block = block[:end]
-        self.next_sequence += block.count(b"\n")
+        self._position = Position(sequence + block.count(b"\n"), segment, offset + end)
         return block
 
     def _seek(self) -> None:
+        """Find the next frame's segment, and its place there."""
         segments = self._session.segments
-        index = bisect_right(segments, self.next_sequence, key=lambda segment: segment[0]) - 1
+        sequence = self.next_sequence
+        index = bisect_right(segments, sequence, key=lambda segment: segment[0]) - 1
         if index < 0:
-            raise FramesNoLongerKept(
-                f"frame {self.next_sequence} of session {self._session.session_id} is no longer kept"
-            )
+            raise FramesNoLongerKept(f"frame {sequence} of session {self._session.session_id} is no longer kept")
         first = segments[index][0]
+        self._position = Position(sequence, first, 0)
+        if sequence > first:
+            self._open()
+            self._position = Position(sequence, first, self._skip_lines(sequence - first))
+
+    def _open(self) -> None:
+        first = self._position.segment
         try:
             self._file = os.open(self._session.segment_path(first), os.O_RDONLY)
         except FileNotFoundError as error:
             raise FramesNoLongerKept(f"segment {first} of session {self._session.session_id} is gone") from error
-        self._offset = self._skip_lines(self.next_sequence - first)
 
     def _skip_lines(self, lines: int) -> int:
         """Byte offset after this many lines of the open segment."""

@@ -90,10 +90,13 @@ class Publisher:
         have = self._journal.current.last_sequence
         if have:
             logger.info("session %s is continued after frame %d", self._feed.session_id, have)
+            self._metrics.sequence.set(have)
         first_us: int | None = None
         start_us = now_us = 0
         for sequence, (event_us, frame) in enumerate(self._feed.events(), 1):
             if sequence <= have:
+                if sequence == have:
+                    self._metrics.last_event.set(event_us / 1e6)
                 if sequence % BLOCK_FRAMES == 0:
                     await asyncio.sleep(0)
                 continue
@@ -124,7 +127,7 @@ class Publisher:
         last = self._journal.current.last_sequence
         self._metrics.published(block, last, self._block_us)
         if self._faults.enabled:
-            for sequence in range(last - len(block) + 1, last + 1):
-                self._metrics.faulty(self._faults.of(sequence))
+            for sequence, frame in enumerate(block, last - len(block) + 1):
+                self._metrics.faulty(self._faults.of(sequence, frame))
         self._block = []
         self._on_published()

@@ -9,10 +9,10 @@ kept frame, then live; a session that is not known, or ``?from_sequence=0`` alon
 frame of the current session; without a query a client starts live. Each session is opened by a welcome with
 its first sequence.
 
-A client cannot slow the market or another client: nothing is queued for it but one block. It is disconnected,
-with a reason, when it takes nothing for a while or when the journal has removed what it wants next; it may
-come back and resume. On a crash clients lose their connection and nothing else: what they were sent is in the
-journal.
+A client cannot slow the market or another client: what is held for it is one block, of at most BATCH_BYTES or
+PLAIN_BYTES, and BACKLOG_BYTES of the one before; the rest waits in the journal. It is disconnected, with a reason,
+when it takes nothing for a while or when the journal has removed what it wants next; it may come back and resume.
+On a crash clients lose their connection and nothing else: what they were sent is in the journal.
 """
 
 from __future__ import annotations
@@ -30,22 +30,20 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from simulator.faults import Faults, FaultyWire
+from simulator.faults import LATE_FRAMES, Faults, FaultyWire
 from simulator.journal import FramesNoLongerKept, Journal, JournalReader, Session
 from simulator.metrics import ExchangeMetrics
+from simulator.wire import BACKLOG_BYTES, BATCH_BYTES, PLAIN_BYTES, SharedBlocks, encode, send_messages
 
 logger = logging.getLogger(__name__)
 
 BATCH_PROTOCOL = Subprotocol("tickhouse.batch.v1")
 
-BATCH_BYTES = 256 * 1024
-"""A batch message's usual limit, well under the 1 MiB that WebSocket libraries take by default."""
-
-PLAIN_BYTES = 64 * 1024
-"""Read ahead for a client that gets one event a message."""
-
 MAX_INCOMING_BYTES = 256
 """Clients have nothing to say."""
+
+FAULTY_FRAMES = 200
+"""A batch message's limit where faults are on: late frames may come a thousand at once."""
 
 CLOSE_SECONDS = 3.0
 """For a client to take its close frame and answer it."""
@@ -87,6 +85,13 @@ def welcome(session: Session, next_sequence: int) -> str:
             "next_sequence": next_sequence,
         }
     )
+
+
+def _encode_frames(frames: list[bytes], batch: bool) -> bytes:
+    """As messages of FAULTY_FRAMES at most."""
+    starts = range(0, len(frames), FAULTY_FRAMES)
+    blocks = (b"\n".join(frames[start : start + FAULTY_FRAMES]) + b"\n" for start in starts)
+    return b"".join(encode(block, batch) for block in blocks)
 
 
 async def _close(client: ServerConnection, code: CloseCode, reason: str) -> None:
@@ -131,6 +136,7 @@ class ExchangeServer:
         self._max_clients = max_clients
         self._send_timeout = send_timeout
         self._ping = (ping_interval, ping_timeout)
+        self._blocks = SharedBlocks()
         self._clients = 0
         self._news = asyncio.Event()
         self._feed_ended = False
@@ -160,6 +166,7 @@ class ExchangeServer:
             server_header=None,
             max_size=MAX_INCOMING_BYTES,
             max_queue=2,
+            write_limit=BACKLOG_BYTES,
             ping_interval=self._ping[0],
             ping_timeout=self._ping[1],
             open_timeout=5,
@@ -281,33 +288,44 @@ class ExchangeServer:
     async def _send_session(self, client: ServerConnection, session: Session, reader: JournalReader) -> None:
         """All of an earlier session; of the current one all there will ever be."""
         batch = client.subprotocol == BATCH_PROTOCOL
-        wire = FaultyWire(self._faults) if self._faults.enabled else None
+        wire = await self._faulty_wire(session, reader.next_sequence) if self._faults.enabled else None
         while True:
-            news = self._news
-            first = reader.next_sequence
-            block = reader.read(BATCH_BYTES if batch else PLAIN_BYTES)
-            if block:
-                frames = None
-                if wire is not None:
-                    frames = wire.send(first, block[:-1].split(b"\n"))
-                    block = b"\n".join(frames) + b"\n"
-                await self._send(client, block, batch)
+            if wire is None:
+                messages = self._blocks.next(session, reader, batch)
+            else:
+                messages = self._faulty_messages(wire, reader, batch)
+            if messages:
+                await self._send(client, messages)
+            if reader.next_sequence <= session.last_sequence:
+                await asyncio.sleep(0)  # a client that takes everything at once must not keep the others waiting
                 continue
             live = session is self._journal.current
             if wire is not None and (self._feed_ended or not live) and (held := wire.flush()):
-                await self._send(client, b"\n".join(held) + b"\n", batch)
+                await self._send(client, _encode_frames(held, batch))
+                continue
             if not live:
                 return
-            await news.wait()
+            await self._news.wait()
 
-    async def _send(self, client: ServerConnection, block: bytes, batch: bool) -> None:
-        """Raises TimeoutError when the client does not take the block in time."""
-        if len(block) == 1:  # all frames went missing
-            return
+    async def _send(self, client: ServerConnection, messages: bytes) -> None:
+        """Raises TimeoutError when the client does not take them in time."""
         async with asyncio.timeout(self._send_timeout):
-            if batch:
-                await client.send(block[:-1], text=True)
-            else:
-                for frame in block[:-1].split(b"\n"):
-                    await client.send(frame, text=True)
-        await asyncio.sleep(0)  # a client that takes everything at once must not keep the others waiting
+            await send_messages(client, messages)
+
+    async def _faulty_wire(self, session: Session, sequence: int) -> FaultyWire:
+        """The wire as it is when it comes to this frame, with the earlier ones that it holds back."""
+        wire = FaultyWire(self._faults)
+        reader = JournalReader(session, sequence - LATE_FRAMES)
+        try:
+            while (first := reader.next_sequence) < sequence and (block := reader.read(PLAIN_BYTES)):
+                wire.send(first, block[:-1].split(b"\n")[: sequence - first])
+                await asyncio.sleep(0)
+        finally:
+            reader.close()
+        return wire
+
+    def _faulty_messages(self, wire: FaultyWire, reader: JournalReader, batch: bool) -> bytes:
+        """The next messages with their faults; empty: none yet, or all missing or held back."""
+        first = reader.next_sequence
+        block = reader.read(BATCH_BYTES if batch else PLAIN_BYTES)
+        return _encode_frames(wire.send(first, block[:-1].split(b"\n")) if block else [], batch)

@@ -18,11 +18,14 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection
 
+from simulator.events import format_timestamp
 from simulator.faults import Faults
 from simulator.journal import Journal
 from simulator.market import DataQuality
 from simulator.metrics import ExchangeMetrics
+from simulator.publisher import Publisher
 from simulator.server import ExchangeServer
 
 DEADLINE = 20.0
@@ -42,7 +45,8 @@ class ListFeed:
 
 
 def make_frame(sequence: int, padding: int = 0) -> bytes:
-    data = {"event_id": f"e-{sequence}", "sequence": sequence, "padding": "x" * padding}
+    stamp = format_timestamp(1_771_425_000_000_000 + 1_000 * sequence)
+    data = {"event_id": f"e-{sequence}", "timestamp": stamp, "sequence": sequence, "padding": "x" * padding}
     return json.dumps({"event_type": "MarketStats", "data": data}).encode()
 
 
@@ -80,6 +84,32 @@ class Running:
     server: ExchangeServer
     registry: CollectorRegistry
     metrics: ExchangeMetrics
+    faults: Faults
+
+    @property
+    def connections(self) -> set[ServerConnection]:
+        """The open ones, as the library has them."""
+        assert self.server._server is not None
+        return self.server._server.connections
+
+    def backlogs(self) -> list[int]:
+        """Bytes that wait in this process for each client to take them."""
+        return [connection.transport.get_write_buffer_size() for connection in self.connections]
+
+    def publisher(
+        self, pairs: Sequence[tuple[int, bytes]], *, speed: float, on_published: Callable[[], None]
+    ) -> Publisher:
+        """Of prepared events, the first of them due now by the monotonic clock."""
+        return Publisher(
+            ListFeed(pairs),
+            self.journal,
+            self.metrics,
+            self.faults,
+            clock=lambda: time.monotonic_ns() // 1000,
+            speed=speed,
+            start_us=None,
+            on_published=on_published,
+        )
 
     def publish(self, frames: Sequence[bytes]) -> None:
         self.journal.append(frames)
@@ -108,7 +138,10 @@ class Running:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Callable[..., contextlib.AbstractAsyncContextManager[Running]]:
-    """A started server; ``sessions`` are journalled before, the last one is current."""
+    """A started server; ``sessions`` are journalled before, the last one is current.
+
+    The journal is in ``root``, or in ``tmp_path``.
+    """
 
     @contextlib.asynccontextmanager
     async def start(
@@ -117,11 +150,12 @@ def running(tmp_path: Path) -> Callable[..., contextlib.AbstractAsyncContextMana
         max_bytes: int = 1 << 30,
         segment_bytes: int = 4 << 20,
         keep_all: bool = False,
+        root: Path | None = None,
         **options: object,
     ) -> AsyncIterator[Running]:
         registry = CollectorRegistry()
         metrics = ExchangeMetrics(registry)
-        journal = Journal(tmp_path / "journal", max_bytes=max_bytes, segment_bytes=segment_bytes)
+        journal = Journal(root or tmp_path / "journal", max_bytes=max_bytes, segment_bytes=segment_bytes)
         for session_id, frames in sessions:
             journal.open_session(ListFeed(session_id=session_id), keep_all=keep_all)
             journal.append(frames)
@@ -129,7 +163,7 @@ def running(tmp_path: Path) -> Callable[..., contextlib.AbstractAsyncContextMana
         server = ExchangeServer(journal, metrics, faults, host="127.0.0.1", port=0, **options)
         await server.start()
         try:
-            yield Running(journal, server, registry, metrics)
+            yield Running(journal, server, registry, metrics, faults)
         finally:
             await server.stop()
             journal.close()

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from simulator.journal import FramesNoLongerKept, Journal, JournalError, JournalReader
+from simulator.journal import EMPTY_SESSIONS, FramesNoLongerKept, Journal, JournalError, JournalReader
 
 
 @pytest.fixture
@@ -93,6 +93,19 @@ def test_a_session_kept_whole_is_not_pruned_but_older_sessions_are(open_journal,
     assert session.first_sequence == 1
     assert journal.session("old") is None
     assert sorted(path.name for path in session.path.parent.iterdir()) == ["lock", "whole"]
+
+
+def test_sessions_without_a_frame_are_kept_for_their_names_up_to_a_limit(open_journal, feed, frames):
+    journal = open_journal()
+    journal.open_session(feed(session_id="printed"))
+    journal.append(frames(1, 2))
+    for number in range(EMPTY_SESSIONS + 3):
+        journal.open_session(feed(session_id=f"empty-{number}"))
+    for opened in (journal, open_journal()):
+        journal = opened
+        names = [session.session_id for session in journal.sessions_after(journal.session("printed"))]
+        assert names == [f"empty-{number}" for number in range(2, EMPTY_SESSIONS + 3)]
+    assert [path.name for path in journal.session("empty-2").path.iterdir()] == ["session.json"]
 
 
 def test_a_torn_last_line_is_cut_off_and_the_session_goes_on(open_journal, feed, frames):

@@ -94,6 +94,17 @@ def test_a_continued_session_writes_only_what_is_new(publish, frames):
     assert registry.get_sample_value("tickhouse_exchange_events_total", {"event_type": "MarketStats"}) == 100
 
 
+def test_a_finished_session_that_is_continued_says_where_it_stands(publish, frames):
+    pairs = [(START + n, frame) for n, frame in enumerate(frames(1, 30))]
+    publish(pairs, speed=0)
+    lines, blocks, registry = publish(pairs, speed=0)
+    assert (len(lines), blocks) == (30, [])
+    assert registry.get_sample_value("tickhouse_exchange_sequence") == 30
+    assert registry.get_sample_value("tickhouse_exchange_feed_finished") == 1
+    last = registry.get_sample_value("tickhouse_service_last_event_timestamp_seconds")
+    assert last == pytest.approx(pairs[-1][0] / 1e6)
+
+
 def test_faults_are_counted_but_the_journal_stays_perfect(publish, frames):
     pairs = [(START + n, frame) for n, frame in enumerate(frames(1, 1_000))]
     lines, _, registry = publish(pairs, speed=0, rates=DataQuality(missing_data_rate=0.1))

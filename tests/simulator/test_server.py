@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
+import time
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from simulator.market import DataQuality
 from simulator.server import BadQuery, Resume, parse_resume
-
-
-def scenario(coroutine):
-    asyncio.run(asyncio.wait_for(coroutine, 30))
-
-
-async def take(client, count: int) -> list[bytes]:
-    """So many frames, whatever messages they come in."""
-    received: list[bytes] = []
-    while len(received) < count:
-        received += (await client.recv(decode=False)).split(b"\n")
-    assert len(received) == count
-    return received
-
-
-async def take_welcome(client) -> dict:
-    message = json.loads(await client.recv())
-    assert message.pop("type") == "welcome"
-    assert "event_type" not in message
-    return message
+from simulator.wire import BACKLOG_BYTES, BATCH_BYTES
+from tests.simulator.clients import scenario, take, take_welcome
 
 
 def test_a_client_without_a_query_gets_a_welcome_and_then_live_frames(running, frames):
@@ -64,69 +45,6 @@ def test_messages_are_text_and_one_event_each_unless_the_client_asks_for_batches
             assert await batch.recv() == "\n".join(texts)
             assert [await plain.recv() for _ in range(50)] == texts
             assert [await other.recv() for _ in range(50)] == texts
-
-    scenario(run())
-
-
-@pytest.mark.parametrize("batch", [False, True])
-@pytest.mark.parametrize("first", [1, 2, 499, 500])
-def test_a_client_that_resumes_gets_every_frame_from_its_sequence_on_once(running, frames, batch, first):
-    async def run():
-        async with running([("s1", frames(1, 500))], segment_bytes=3_000) as exchange:
-            query = f"?session=s1&from_sequence={first}"
-            async with exchange.connect(query, batch=batch) as client:
-                assert (await take_welcome(client))["next_sequence"] == first
-                assert await take(client, 501 - first) == frames(first, 500)
-                exchange.publish(frames(501, 510))
-                assert await take(client, 10) == frames(501, 510)
-
-    scenario(run())
-
-
-def test_a_client_of_an_earlier_session_gets_its_rest_and_then_every_later_session(running, frames):
-    async def run():
-        sessions = [("s1", frames(1, 20)), ("s2", frames(1, 5)), ("s3", frames(1, 3))]
-        async with running(sessions) as exchange:
-            async with exchange.connect("?session=s1&from_sequence=18", batch=True) as client:
-                for session_id, first, last in (("s1", 18, 20), ("s2", 1, 5), ("s3", 1, 3)):
-                    hello = await take_welcome(client)
-                    assert (hello["session_id"], hello["next_sequence"]) == (session_id, first)
-                    assert await take(client, last - first + 1) == frames(first, last)
-                exchange.publish(frames(4, 4))
-                assert await take(client, 1) == frames(4, 4)
-            async with exchange.connect("?session=s2&from_sequence=6") as client:
-                assert (await take_welcome(client))["next_sequence"] == 6, "nothing was missed"
-                assert (await take_welcome(client))["session_id"] == "s3"
-
-    scenario(run())
-
-
-@pytest.mark.parametrize(
-    "query", ["?from_sequence=0", "?session=unknown&from_sequence=77", "?session=..%2F..%2Fetc"]
-)
-def test_a_client_the_journal_does_not_know_starts_at_the_earliest_frame_kept(running, frames, query):
-    async def run():
-        async with running([("s0", frames(1, 5))], max_bytes=4_000, segment_bytes=1_000) as exchange:
-            exchange.publish(frames(6, 40))
-            exchange.publish(frames(41, 90))
-            first = exchange.journal.current.first_sequence
-            assert first > 5
-            async with exchange.connect(query, batch=True) as client:
-                assert (await take_welcome(client))["next_sequence"] == first
-                assert await take(client, 91 - first) == frames(first, 90)
-
-    scenario(run())
-
-
-def test_a_sequence_that_is_yet_to_come_is_waited_for(running, frames):
-    async def run():
-        async with (
-            running([("s1", frames(1, 5))]) as exchange,
-            exchange.connect("?session=s1&from_sequence=8") as client,
-        ):
-            assert (await take_welcome(client))["next_sequence"] == 8
-            exchange.publish(frames(6, 9))
-            assert await take(client, 2) == frames(8, 9)
 
     scenario(run())
 
@@ -198,21 +116,58 @@ async def stuck_client(port: int, query: str = "?from_sequence=0") -> socket.soc
     return raw
 
 
-def test_a_client_that_takes_nothing_is_dropped_and_no_other_client_waits_for_it(running, frames):
+def test_a_client_that_takes_nothing_is_dropped_with_a_reason(running, frames):
     async def run():
-        async with running(send_timeout=0.5) as exchange:
+        async with running([("s1", frames(1, 5_000, padding=4_000))], send_timeout=0.5) as exchange:
             raw = await stuck_client(exchange.server.port)
-            async with exchange.connect("?from_sequence=0", batch=True) as other:
+            await exchange.until(lambda: len(exchange.connections) == 1, "the client is there")
+            await exchange.until(lambda: not exchange.connections, "the exchange has begun to close")
+            raw.sendall(b"\x88\x80\x00\x00\x00\x00")  # its own close frame, the answer to the one to come
+            received = await asyncio.to_thread(read_to_end, raw)
+            assert received.endswith(b"\x03\xf5too slow: took nothing for 0.5 s; resume"), "close frame, code 1013"
+            await exchange.until(
+                lambda: exchange.value("tickhouse_exchange_client_disconnects_total", reason="slow") == 1,
+                "counted",
+            )
+
+    scenario(run())
+
+
+def read_to_end(raw: socket.socket) -> bytes:
+    raw.settimeout(20)
+    received = b"".join(iter(lambda: raw.recv(1 << 20), b""))
+    raw.close()
+    return received
+
+
+@pytest.mark.parametrize("query", ["", "?from_sequence=0"])
+def test_neither_the_market_nor_another_client_waits_for_a_stuck_one(running, frame, query):
+    """The whole feed is published and taken by three others while the stuck client keeps its connection."""
+    count = 3_000
+    start_us = time.monotonic_ns() // 1000
+    pairs = [(start_us + n * 500, frame(n, padding=8_000)) for n in range(1, count + 1)]
+
+    async def run():
+        async with running(send_timeout=60) as exchange:
+            raw = await stuck_client(exchange.server.port, query)
+            others = [await exchange.connect("?from_sequence=0", batch=batch) for batch in (True, False, False)]
+            for other in others:
                 await take_welcome(other)
-                await exchange.until(lambda: exchange.value("tickhouse_exchange_clients") == 2, "both are there")
-                for first in range(1, 5_000, 100):
-                    exchange.publish(frames(first, first + 99, padding=4_000))
-                    assert await take(other, 100) == frames(first, first + 99, padding=4_000)
-                await exchange.until(
-                    lambda: exchange.value("tickhouse_exchange_client_disconnects_total", reason="slow") == 1,
-                    "the stuck client was dropped as slow",
-                )
-                assert exchange.value("tickhouse_exchange_clients") == 1
+            await exchange.until(lambda: exchange.value("tickhouse_exchange_clients") == 4, "all are there")
+            backlogs: list[int] = []
+
+            def published() -> None:
+                exchange.server.published()
+                backlogs.append(max(exchange.backlogs()))
+
+            publisher = exchange.publisher(pairs, speed=1, on_published=published)
+            results = await asyncio.gather(publisher.run(), *(take(other, count) for other in others))
+            assert results[1:] == [[frame for _, frame in pairs]] * 3
+            assert exchange.value("tickhouse_exchange_clients") == 4
+            largest = len(frame(count, padding=8_000)) + 10
+            assert 0 < max(backlogs) <= BACKLOG_BYTES + BATCH_BYTES + largest
+            for other in others:
+                await other.close()
             raw.close()
 
     scenario(run())
@@ -264,31 +219,6 @@ def test_after_the_end_of_the_feed_the_whole_session_is_still_served(running, fr
                 await take_welcome(client)
                 assert await take(client, 40) == frames(1, 40)
             await exchange.until(lambda: exchange.value("tickhouse_exchange_clients") == 0, "noticed that it left")
-
-    scenario(run())
-
-
-@pytest.mark.parametrize("batch", [False, True])
-def test_faults_reach_clients_alike_and_a_resuming_client_meets_them_again(running, frames, batch):
-    rates = DataQuality(duplicate_rate=0.1, out_of_order_rate=0.1, missing_data_rate=0.1, malformed_rate=0.1)
-
-    async def receive(exchange, count):
-        async with exchange.connect("?from_sequence=0", batch=batch) as client:
-            await take_welcome(client)
-            received: list[bytes] = []
-            while len(received) < count:
-                received += (await client.recv(decode=False)).split(b"\n")
-            return received
-
-    async def run():
-        async with running([("s1", frames(1, 400))], rates=rates) as exchange:
-            exchange.server.feed_ended()
-            received = await receive(exchange, 300)
-            again = await receive(exchange, 300)
-            shorter = min(len(received), len(again))
-            assert received[:shorter] == again[:shorter]
-            assert received != frames(1, 400)[: len(received)]
-            assert len(set(received) & set(frames(1, 400))) > 200
 
     scenario(run())
 
