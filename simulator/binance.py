@@ -10,13 +10,10 @@ from typing import Annotated, Any
 
 import msgspec
 
+from simulator.capture import OtherStream
 from simulator.venue_book import Level
 
 _KNOWN = ("trade", "bookTicker", "depthUpdate")
-
-
-class OtherStream(Exception):
-    """A message of another stream (its argument is the venue's event name): nothing is wrong with it."""
 
 
 _Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -23,6 +23,9 @@ class ExchangeSettings(BaseSettings):
     )
     exchange_config: Path | None = Field(
         None, description="Market configuration (symbols, agents), TOML; unset: simulator/config.toml."
+    )
+    exchange_symbols: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Symbols of the market that trade, with commas between; unset: all."
     )
     exchange_seed: int = Field(1, description="Seed of the simulated market, together with the start time.")
     exchange_activity: float = Field(
@@ -48,6 +51,11 @@ class ExchangeSettings(BaseSettings):
     )
     replay_file: Path | None = Field(None, description="Recorded market to replay.")
     replay_speed: float = Field(1.0, ge=0, description="Speed of the replay; 0 = as fast as it goes.")
+
+    @field_validator("exchange_symbols", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _feed_is_complete(self) -> Self:

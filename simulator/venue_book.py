@@ -71,6 +71,8 @@ class _Side:
         for level in levels:
             key = sign * units(level[0])
             if units(level[1]):
+                if not key:
+                    raise ValueError("a level with the price 0")
                 if key not in known:
                     insort(keys, key)
                 known[key] = level
@@ -83,6 +85,31 @@ class _Side:
 
     def top(self, depth: int) -> list[Level]:
         return [self._levels[key] for key in islice(self._keys, depth)]
+
+
+class Levels:
+    """Both sides of a book, without any rule on what may be applied to it."""
+
+    def __init__(self) -> None:
+        self._bids = _Side(-1)
+        self._asks = _Side(1)
+
+    def update(self, bids: Iterable[Level], asks: Iterable[Level]) -> None:
+        """Set these levels; quantity 0 removes one.
+
+        Raises:
+            ValueError: a price or quantity is not a decimal number, or a price is 0; a part may be applied.
+        """
+        self._bids.update(bids)
+        self._asks.update(asks)
+
+    def clear(self) -> None:
+        self._bids.clear()
+        self._asks.clear()
+
+    def top(self, depth: int) -> tuple[list[Level], list[Level]]:
+        """The best ``depth`` bids (falling) and asks (rising)."""
+        return self._bids.top(depth), self._asks.top(depth)
 
 
 class VenueBook:
@@ -101,8 +128,7 @@ class VenueBook:
         self.last_update_id = 0
         self.gaps = 0
         self.resyncs = 0
-        self._bids = _Side(-1)
-        self._asks = _Side(1)
+        self._levels = Levels()
         self._before_first_diff = False
         self._pending: deque[BookDiff] = deque(maxlen=MAX_PENDING)
 
@@ -117,10 +143,9 @@ class VenueBook:
         if self.synchronised:
             return False
         try:
-            self._bids.update(bids)
-            self._asks.update(asks)
+            self._levels.update(bids, asks)
         except ValueError:
-            self._clear()
+            self._levels.clear()
             raise
         self.last_update_id = last_update_id
         self.synchronised = self._before_first_diff = True
@@ -157,8 +182,7 @@ class VenueBook:
             self._wait(diff)
             return False
         try:
-            self._bids.update(diff.bids)
-            self._asks.update(diff.asks)
+            self._levels.update(diff.bids, diff.asks)
         except ValueError:
             self.gaps += 1
             self._lose_sync()
@@ -169,7 +193,7 @@ class VenueBook:
 
     def top(self, depth: int) -> tuple[list[Level], list[Level]]:
         """The best ``depth`` bids (falling) and asks (rising)."""
-        return self._bids.top(depth), self._asks.top(depth)
+        return self._levels.top(depth)
 
     def _wait(self, diff: BookDiff) -> None:
         if self._pending and self._pending[-1].last != diff.previous:
@@ -178,8 +202,4 @@ class VenueBook:
 
     def _lose_sync(self) -> None:
         self.synchronised = False
-        self._clear()
-
-    def _clear(self) -> None:
-        self._bids.clear()
-        self._asks.clear()
+        self._levels.clear()

@@ -14,7 +14,10 @@ import pytest
 from websockets.sync.client import connect as connect_websocket
 
 from simulator.__main__ import StartError, read_settings
+from simulator.coinbase import CoinbaseReplay
 from simulator.events import format_timestamp, parse_frame
+
+COINBASE = Path(__file__).parents[3] / "shared/data/coinbase_ws_capture.txt"
 
 
 def connect(url: str, **options):
@@ -103,8 +106,9 @@ def test_frames_of_the_process_are_valid_and_arrive_within_ten_milliseconds(exch
 def test_metrics_say_what_the_exchange_does(exchange_process):
     exchange = exchange_process()
     with connect(exchange.url) as client:
-        for _ in range(300):
-            client.recv(timeout=20)
+        received = 0
+        while b'"TradeExecuted"' not in client.recv(timeout=20, decode=False) or received < 300:
+            received += 1
         text = urllib.request.urlopen(f"http://127.0.0.1:{exchange.metrics_port}/metrics").read().decode()
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert values["tickhouse_service_ready"] == "1.0"
@@ -113,7 +117,7 @@ def test_metrics_say_what_the_exchange_does(exchange_process):
     assert abs(float(values["tickhouse_service_last_event_timestamp_seconds"]) - time.time()) < 10
     by_type = [float(v) for k, v in values.items() if k.startswith("tickhouse_exchange_events_total")]
     assert len(by_type) == 9
-    assert sum(by_type) == float(values["tickhouse_exchange_sequence"]) >= 299
+    assert sum(by_type) == float(values["tickhouse_exchange_sequence"]) >= received
     assert float(values["tickhouse_exchange_trade_quantity_total"]) > 0
     assert float(values["process_resident_memory_bytes"]) > 0
 
@@ -227,11 +231,43 @@ def test_a_wrong_setting_is_named_by_its_variable(options, complaint, monkeypatc
 def test_options_override_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("TICKHOUSE_EXCHANGE_SEED", "5")
     monkeypatch.setenv("TICKHOUSE_REPLAY_SPEED", "3")
-    assert read_settings([]).exchange_seed == 5
-    assert read_settings(["--seed", "9"]).exchange_seed == 9
-    replay = read_settings(["--file", str(tmp_path / "x.gz")])
+    assert read_settings([])[0].exchange_seed == 5
+    assert read_settings(["--seed", "9"])[0].exchange_seed == 9
+    replay, _ = read_settings(["--file", str(tmp_path / "x.gz")])
     assert (replay.exchange_feed, replay.speed, replay.feed_ends) == ("replay", 3.0, True)
-    assert read_settings(["--file", "x.gz", "--speed", "0"]).speed == 0
+    assert read_settings(["--file", "x.gz", "--speed", "0"])[0].speed == 0
+
+
+@pytest.mark.skipif(not COINBASE.exists(), reason=f"recorded capture {COINBASE.name} is not here")
+def test_a_coinbase_capture_is_served_whole(exchange_process):
+    exchange = exchange_process("--file", str(COINBASE), "--speed", "0")
+    exchange.wait_for_log("the feed has ended")
+    expected = [frame for _, frame in CoinbaseReplay(COINBASE).events()]
+    bridge = Bridge()
+    bridge.run(exchange.url, lambda b: len(b.frames.get(b.session, ())) == len(expected), batch=False)
+    assert bridge.frames[bridge.session] == expected
+
+
+def test_a_restarted_market_opens_at_the_last_prices(exchange_process, tmp_path):
+    first = exchange_process("--speed", "0", "--duration", "20")
+    first.wait_for_log("the feed has ended")
+    assert first.terminate() == 0
+    (printed,) = journalled(tmp_path / "data").values()
+    last = {}
+    for frame in map(json.loads, printed):
+        price = {"MarketStats": "close", "TradeExecuted": "price"}.get(frame["event_type"])
+        if price:
+            last[frame["data"]["symbol"]] = frame["data"][price]
+    second = exchange_process()
+    assert "opening at the last prices of session" in second.log()
+    opened = {}
+    with connect(second.url + "?from_sequence=0") as client:
+        client.recv(timeout=20)
+        while len(opened) < len(last):
+            frame = json.loads(client.recv(timeout=20))
+            if frame["event_type"] == "MarketStats":
+                opened.setdefault(frame["data"]["symbol"], frame["data"]["open"])
+    assert opened == last
 
 
 def test_event_times_follow_the_clock(exchange_process):

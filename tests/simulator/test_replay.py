@@ -1,11 +1,10 @@
-"""simulator.replay: a whole recorded capture, and small ones made by hand that are broken in known ways."""
+"""simulator.replay and .capture: small Binance captures made by hand, broken in known ways."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import logging
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulator.events import (
-    MarketEvent,
-    MarketStatsFrame,
-    OrderBookSnapshotFrame,
-    QuoteUpdateFrame,
-    TradeExecutedFrame,
-    parse_frame,
-)
-from simulator.replay import BinanceReplay, ReplayError
-
-CAPTURE = Path(__file__).parents[3] / "shared/data/usdm_btcusdt_20240808.gz"
-needs_capture = pytest.mark.skipif(not CAPTURE.exists(), reason=f"recorded capture {CAPTURE.name} is not here")
+from simulator.capture import ReplayError
+from simulator.events import parse_frame
+from simulator.replay import BinanceReplay, open_replay
 
 T0 = 1_723_161_256_000
 
@@ -73,97 +63,6 @@ def frames(replay: BinanceReplay, kind: str = "") -> list[dict[str, Any]]:
         if kind in ("", event.event_type):
             found.append(json.loads(frame, parse_float=Decimal)["data"])
     return found
-
-
-def capture_lines() -> Iterator[dict[str, Any]]:
-    with gzip.open(CAPTURE, "rt") as file:
-        for line in file:
-            yield json.loads(line.partition(" ")[2])
-
-
-@pytest.fixture(scope="module")
-def whole() -> tuple[BinanceReplay, list[tuple[int, MarketEvent]]]:
-    replay = BinanceReplay(CAPTURE)
-    return replay, [(time_us, parse_frame(frame)) for time_us, frame in replay.events()]
-
-
-@needs_capture
-def test_every_line_of_the_capture_becomes_a_valid_frame(whole: Any) -> None:
-    replay, events = whole
-    assert (replay.exchange, replay.symbols) == ("BINANCE-USDM", ["BTCUSDT"])
-    assert replay.counts.lines == 93_954
-    assert (replay.counts.bad_lines, replay.counts.zero_trades, replay.counts.book_gaps) == (0, 0, 0)
-    assert sum(isinstance(event, TradeExecutedFrame) for _, event in events) == 21_313
-    assert sum(isinstance(event, QuoteUpdateFrame) for _, event in events) == 66_089
-    assert replay.counts.frames == len(events)
-    assert [event.data.sequence for _, event in events] == list(range(1, len(events) + 1))
-    assert all(int(event.data.timestamp.timestamp() * 1e6) == time_us for time_us, event in events)
-
-
-@needs_capture
-def test_every_trade_of_the_capture_is_the_venues_in_its_order(whole: Any) -> None:
-    expected = [
-        (f"BINANCE-USDM-BTCUSDT-{d['t']}", Decimal(d["p"]), Decimal(d["q"]), not d["m"], d["T"])
-        for d in (line.get("data", {}) for line in capture_lines())
-        if d.get("e") == "trade"
-    ]
-    replayed = [
-        (
-            data.trade_id,
-            data.price,
-            data.quantity,
-            data.is_aggressive_buy,
-            round(data.timestamp.timestamp() * 1000),
-        )
-        for data in (event.data for _, event in whole[1] if isinstance(event, TradeExecutedFrame))
-    ]
-    assert replayed == expected
-
-
-@needs_capture
-def test_the_books_of_the_capture_equal_a_naive_book(whole: Any) -> None:
-    books = {e.data.sequence_number: e.data for _, e in whole[1] if isinstance(e, OrderBookSnapshotFrame)}
-    assert len(books) > 3_000  # 345 s, one each 100 ms
-    bids: dict[Decimal, Decimal] = {}
-    asks: dict[Decimal, Decimal] = {}
-    waiting: list[dict[str, Any]] = []
-    synchronised, compared = False, 0
-    for line in capture_lines():
-        if "lastUpdateId" in line:
-            bids = {Decimal(p): Decimal(q) for p, q in line["bids"]}
-            asks = {Decimal(p): Decimal(q) for p, q in line["asks"]}
-            synchronised = True
-            due = [diff for diff in waiting if diff["u"] >= line["lastUpdateId"]]
-        elif line["data"]["e"] == "depthUpdate":
-            due = [line["data"]] if synchronised else []
-            waiting.append(line["data"])
-        else:
-            continue
-        for diff in due:
-            for side, key in ((bids, "b"), (asks, "a")):
-                side.update((Decimal(p), Decimal(q)) for p, q in diff[key])
-        if due and due[-1]["u"] in books:
-            compared += 1
-            if compared % 20 == 0:
-                book = books[due[-1]["u"]]
-                top_bids = sorted(((p, q) for p, q in bids.items() if q), reverse=True)[:20]
-                top_asks = sorted((p, q) for p, q in asks.items() if q)[:20]
-                assert [(level.price, level.quantity) for level in book.bids] == top_bids
-                assert [(level.price, level.quantity) for level in book.asks] == top_asks
-    assert compared == len(books)
-
-
-@needs_capture
-def test_the_last_statistics_of_the_capture_are_those_of_its_trades(whole: Any) -> None:
-    trades = [event.data for _, event in whole[1] if isinstance(event, TradeExecutedFrame)]
-    stats = [event.data for _, event in whole[1] if isinstance(event, MarketStatsFrame)]
-    assert 340 <= len(stats) <= 350
-    seen = trades[: stats[-1].trade_count]
-    assert len(trades) - len(seen) < 200
-    volume = sum(t.quantity for t in seen)
-    assert (stats[-1].open, stats[-1].close, stats[-1].volume) == (seen[0].price, seen[-1].price, volume)
-    assert (stats[-1].high, stats[-1].low) == (max(t.price for t in seen), min(t.price for t in seen))
-    assert stats[-1].vwap == (sum(t.price * t.quantity for t in seen) / volume).quantize(Decimal("1e-8"))
 
 
 def test_numbers_are_written_exactly_as_the_venue_wrote_them(tmp_path: Path) -> None:
@@ -252,8 +151,15 @@ def test_a_gap_stops_the_book_until_the_next_snapshot(tmp_path: Path, caplog: py
         Decimal("100.02"),
         Decimal("100.01"),
     ]
-    assert (replay.counts.book_gaps, replay.counts.book_resyncs) == (1, 1)
+    assert (replay.counts.gaps, replay.counts.book_resyncs) == (1, 1)
     assert "breaks after update id 12; no order book until the next snapshot" in caplog.text
+
+
+def test_a_level_with_the_price_zero_is_a_bad_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "c", snapshot(10), depth(11, 12, 10, [("0.00", "1")]), trade(1))
+    replay = BinanceReplay(path)
+    assert len(frames(replay, "OrderBookSnapshot")) == 1
+    assert (replay.counts.bad_lines, replay.counts.gaps) == (1, 1)
 
 
 def test_a_torn_book_line_is_a_bad_line_and_then_a_gap(tmp_path: Path) -> None:
@@ -268,7 +174,7 @@ def test_a_torn_book_line_is_a_bad_line_and_then_a_gap(tmp_path: Path) -> None:
     )
     replay = BinanceReplay(path)
     assert len(frames(replay, "TradeExecuted")) == 1
-    assert (replay.counts.bad_lines, replay.counts.book_gaps) == (1, 1)
+    assert (replay.counts.bad_lines, replay.counts.gaps) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +222,7 @@ def test_other_streams_are_counted_and_are_no_errors(tmp_path: Path) -> None:
 
 
 def test_a_line_longer_than_the_limit_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulator.replay.MAX_LINE_BYTES", 1_000)
+    monkeypatch.setattr("simulator.capture.MAX_LINE_BYTES", 1_000)
     long = trade(2).replace("BTCUSDT", "B" * 5_000)
     replay = BinanceReplay(write(tmp_path / "c", trade(1), long, trade(3)))
     assert [t["trade_id"][-1] for t in frames(replay, "TradeExecuted")] == ["1", "3"]
@@ -370,6 +276,18 @@ def test_a_file_that_is_no_capture_is_refused(tmp_path: Path, content: bytes) ->
     path.write_bytes(content)
     with pytest.raises(ReplayError, match="is no Binance USD-M capture"):
         BinanceReplay(path)
+
+
+def test_the_format_is_told_by_the_content(tmp_path: Path) -> None:
+    assert isinstance(open_replay(write(tmp_path / "coinbase.txt", trade(1))), BinanceReplay)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n" * 2_000, b"\x28\xb5\x2f\xfd no zstd", b'{"type":"x"}\n'])
+def test_a_file_of_no_known_format_names_those_that_are(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(ReplayError, match=r"known are: Tickhouse recording, Binance .* capture, Coinbase capture"):
+        open_replay(path)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
