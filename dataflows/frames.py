@@ -7,9 +7,11 @@ times integers in microseconds. The bridge has validated the frames; what does n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from hashlib import blake2b
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -64,6 +66,94 @@ def decode_trade(frame: bytes) -> tuple[Trade, int]:
     return decoded.data, event_time(decoded.data.timestamp, decoded.timestamp)
 
 
+class _Print(msgspec.Struct, frozen=True, gc=False):
+    """What the windows need of a trade, as nearly all frames have it."""
+
+    symbol: str
+    timestamp: datetime
+    sequence: Annotated[int, msgspec.Meta(ge=0, lt=1 << 37)]
+    price: float
+    quantity: float
+    is_aggressive_buy: bool
+
+
+class _PrintFrame(msgspec.Struct, frozen=True, gc=False):
+    data: _Print
+
+
+_PRINT = msgspec.json.Decoder(_PrintFrame)
+
+
+class _NotExactError(Exception):
+    """A double does not tell which amount is meant."""
+
+
+class _Amounts(dict[float, int]):
+    """A double → the units of 1e-8 that it stands for. A market has few prices and sizes at a time."""
+
+    def __missing__(self, value: float) -> int:
+        whole = round(value * UNIT)
+        # Below 2e7 doubles are closer to each other than 0.5e-8, so at most one multiple of 1e-8 is this double.
+        if not 0 < value < 2e7 or whole / UNIT != value:
+            raise _NotExactError
+        if len(self) >= _AMOUNTS_MAX:
+            self.clear()
+        self[value] = whole
+        return whole
+
+
+_AMOUNTS_MAX = 65_536
+_AMOUNTS = _Amounts()
+
+
+Print = tuple[str, int, int, int, int, bool, int, int]
+"""symbol, event time µs, sequence (0 = none), price, quantity, aggressive buy, identity, place among the frames
+
+The identity is the same for copies of a frame: from sequence and time, or from the trade's id where an exchange
+does not number its events. Two trades have one in common by chance with a probability of 2**-63."""
+
+
+def decode_prints(frames: Iterable[bytes]) -> tuple[list[Print], dict[int, str]]:
+    """The trades among some frames as they are printed on the tape, and why the others are none, by place.
+
+    Amounts are exact. One with so many digits that as a double it cannot be told from one with eight decimals is
+    taken for that.
+    """
+    prints: list[Print] = []
+    reasons: dict[int, str] = {}
+    decode, amounts, epoch, append = _PRINT.decode, _AMOUNTS, _EPOCH, prints.append
+    for place, frame in enumerate(frames):
+        try:
+            trade = decode(frame).data
+            since = trade.timestamp - epoch
+            time_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+            price, quantity, sequence = amounts[trade.price], amounts[trade.quantity], trade.sequence
+            identity = sequence << 26 ^ time_us
+            append((trade.symbol, time_us, sequence, price, quantity, trade.is_aggressive_buy, identity, place))
+        except (*REFUSED, TypeError, _NotExactError):  # TypeError: a time without a zone
+            try:
+                append(_print(frame, place))
+            except FrameError as error:
+                reasons[place] = str(error)
+    return prints, reasons
+
+
+def _print(frame: bytes, place: int) -> Print:
+    """A trade of any form.
+
+    Raises:
+        FrameError: not a trade, or an amount that is not exact in units of 1e-8.
+    """
+    trade, time_us = decode_trade(frame)
+    price, quantity, sequence = units(trade.price), units(trade.quantity), trade.sequence
+    if sequence is not None and 0 <= sequence < 1 << 37:
+        identity = sequence << 26 ^ time_us
+    else:
+        digest = blake2b(f"{trade.symbol}|{trade.trade_id}".encode(), digest_size=8).digest()
+        identity = ~(int.from_bytes(digest, "big") >> 1)  # negative, so that it is none of the others
+    return trade.symbol, time_us, sequence or 0, price, quantity, trade.is_aggressive_buy, identity, place
+
+
 def event_time(inner: datetime | None, outer: datetime | None = None) -> int:
     """Microseconds since the epoch; of two times the one inside ``data`` counts.
 
@@ -75,7 +165,8 @@ def event_time(inner: datetime | None, outer: datetime | None = None) -> int:
         raise FrameError("no timestamp")
     if moment.tzinfo is None:
         raise FrameError("the timestamp has no time zone")
-    return round(moment.timestamp() * 1_000_000)  # exact: a double resolves 0.24 µs until the year 2100
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def units(amount: Decimal) -> int:

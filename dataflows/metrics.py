@@ -25,6 +25,7 @@ FLOW_LATENCY = Histogram(
     "tickhouse_flow_latency_seconds", "Event time to output.", ["flow"], buckets=LATENCY_BUCKETS
 )
 LATE_TRADES = Counter("tickhouse_vwap_late_trades", "Trades that came after one of their windows had closed.")
+DUPLICATE_TRADES = Counter("tickhouse_vwap_duplicate_trades", "Copies of trades, left out of the windows.")
 
 BRONZE_COMMITS = Counter("tickhouse_bronze_commits_total", "Iceberg commits.", ["table"])
 BRONZE_ROWS = Counter("tickhouse_bronze_rows_total", "Rows committed.", ["table"])

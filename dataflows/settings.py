@@ -42,6 +42,9 @@ class StreamSettings(BaseSettings):
     window_keep_seconds: int = Field(
         default=3600, ge=60, description="Event time for which a closed window can still be corrected."
     )
+    window_ahead_seconds: float = Field(
+        default=300.0, gt=0, description="A trade further ahead of the others and of Kafka's clock is refused."
+    )
     dimension_refresh_seconds: float = Field(
         default=30.0, gt=0, description="How often enrichment looks for a newer dim_symbol."
     )

@@ -1,8 +1,9 @@
 """The vwap flow: raw.trades → windows → processed.vwap. Run with ``python -m dataflows.vwap``.
 
 In: trade frames. Out: one row for each window that closed (1m, 5m, 15m, 5m/1m), and one with a higher revision for
-each correction; keyed ``symbol|window|window_start``, so a compacted topic keeps the newest. What is no trade, or
-comes later than a window is kept, goes to dlq.processing.
+each correction; keyed ``symbol|window|window_start``, so a compacted topic keeps the newest. What is no trade,
+comes later than a window is kept, or is of a time that has not come yet goes to dlq.processing. A copy of a trade
+that the wire has doubled is counted and left out.
 
 A shard is a partition of raw.trades: Kafka has placed the symbols by their hash, and within a partition the order
 is the same at every reading. So a flow that resumes after a crash makes the same rows with the same revisions, and
@@ -18,25 +19,29 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
-from dataflows.frames import FrameError, decode_trade, encode, number, units
+from dataflows.frames import decode_prints, encode, number
 from dataflows.kafka import Batch, Frames, KafkaSource
-from dataflows.metrics import FLOW_WATERMARK, LATE_TRADES
+from dataflows.metrics import DUPLICATE_TRADES, FLOW_WATERMARK, LATE_TRADES
 from dataflows.run import run
 from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, KafkaSink, Output, dead_letter, is_dead
 from dataflows.topics import DLQ_PROCESSING, PROCESSED_VWAP, RAW_TRADES
-from dataflows.windows import Bar, ShardState, ShardWindows, Trade
+from dataflows.windows import Bar, ShardState, ShardWindows
 from simulator.events import format_timestamp
 
 FLOW = "vwap"
 SETTLE = timedelta(seconds=2)
 """From an early publication's decision to its emission: twice the time between snapshots."""
+
+CHUNK = 256
+"""Frames decoded at a time: what is made of them stays in the processor's cache, and a batch of 8,192 does not."""
 
 Keyed = tuple[str, Output | DeadLetter]
 Clock = Callable[[], datetime]
@@ -50,21 +55,32 @@ def build(settings: StreamSettings, stop: threading.Event) -> Dataflow:
     """source → windows of each shard → rows | dead letters → sinks"""
     flow = Dataflow(FLOW)
     batches = op.input("trades", flow, KafkaSource([RAW_TRADES], settings, flow=FLOW, stop=stop))
-    rows, letters = op_windows(op.map("frames", batches, Batch.frames), settings)
+    rows, letters = op_windows(op.map("stamped", batches, stamped), settings)
     op.output("rows", rows, KafkaSink(PROCESSED_VWAP, settings, flow=FLOW, stop=stop))
     op.output("letters", letters, KafkaSink(DLQ_PROCESSING, settings, flow=FLOW, stop=stop))
     return flow
 
 
+class Stamped(NamedTuple):
+    frames: Frames
+    written_ms: list[int]
+    """Kafka's timestamp of each."""
+
+
+def stamped(batch: Batch) -> Stamped:
+    """A batch as it goes to its shard, maybe in another process."""
+    return Stamped(batch.frames(), [message.timestamp()[1] for message in batch.messages])
+
+
 def op_windows(
-    frames: Stream[Frames], settings: StreamSettings, clock: Clock = utc_now
+    frames: Stream[Stamped], settings: StreamSettings, clock: Clock = utc_now
 ) -> tuple[KeyedStream[Output | DeadLetter], KeyedStream[DeadLetter]]:
-    """Frames of raw.trades → keyed rows, keyed dead letters."""
+    """Stamped frames of raw.trades → keyed rows, keyed dead letters."""
 
     def logic(state: VwapState | None) -> VwapLogic:
         return VwapLogic(settings, clock, state)
 
-    by_shard = op.key_on("shard", frames, lambda item: str(item.partition))
+    by_shard = op.key_on("shard", frames, lambda item: str(item.frames.partition))
     merged = op.stateful_batch("windows", by_shard, logic)
     split = op.branch("refused", op.map("keyed", merged, lambda item: item[1]), is_dead)
     return split.falses, split.trues
@@ -75,13 +91,15 @@ class VwapState(NamedTuple):
     pending: tuple[Bar, ...]
 
 
-class VwapLogic(StatefulBatchLogic[Frames, Keyed, VwapState]):
+class VwapLogic(StatefulBatchLogic[Stamped, Keyed, VwapState]):
     """The windows of one shard, and when to publish open ones early."""
 
     def __init__(self, settings: StreamSettings, clock: Clock, state: VwapState | None) -> None:
         self._clock = clock
         self._idle = timedelta(seconds=settings.idle_close_seconds)
-        self._windows = ShardWindows(settings.window_keep_seconds // 60)
+        self._windows = ShardWindows(
+            settings.window_keep_seconds // 60, round(settings.window_ahead_seconds * 1e6)
+        )
         self._pending: tuple[Bar, ...] = ()
         """Early publications that were decided and wait for a snapshot."""
         self._recorded = False
@@ -92,32 +110,33 @@ class VwapLogic(StatefulBatchLogic[Frames, Keyed, VwapState]):
             self._pending = state.pending
             self._changed = True
 
-    def on_batch(self, values: list[Frames]) -> tuple[Iterable[Keyed], bool]:
+    def on_batch(self, values: list[Stamped]) -> tuple[Iterable[Keyed], bool]:
         self._last_data = self._clock()
         self._windows.withdraw(self._pending)  # overtaken: they will be emitted with a higher revision
         self._pending = ()
         self._changed = True
         outputs: list[Keyed] = []
-        late_before = self._windows.late
-        for frames in values:
-            outputs += self._process(frames)
-        LATE_TRADES.inc(self._windows.late - late_before)
+        late, duplicates = self._windows.late, self._windows.duplicates
+        for frames, written_ms in values:
+            outputs += self._process(frames, written_ms)
+        LATE_TRADES.inc(self._windows.late - late)
+        DUPLICATE_TRADES.inc(self._windows.duplicates - duplicates)
         FLOW_WATERMARK.labels(FLOW).set(max(0, self._windows.watermark) / 1e6)
         return outputs, self.RETAIN
 
-    def _process(self, frames: Frames) -> Iterable[Keyed]:
-        trades, places, refused = [], [], []
-        for index, frame in enumerate(frames.values):
-            try:
-                trades.append(read_trade(frame))
-                places.append(index)
-            except FrameError as error:
-                refused.append((index, str(error)))
-        bars, too_late = self._windows.add(trades)
-        refused += [(places[i], "later than its windows are kept for correction") for i in too_late]
+    def _process(self, frames: Frames, written_ms: list[int]) -> list[Keyed]:
+        outputs: list[Keyed] = []
+        reasons: dict[int, str] = {}
+        for begin in range(0, len(frames.values), CHUNK):
+            some = range(begin, min(begin + CHUNK, len(frames.values)))
+            trades, malformed = decode_prints(frames.values[begin : some.stop])
+            bars, refused = self._windows.add(trades, written_ms[begin : some.stop])
+            outputs += self._rows(bars)
+            for place, reason in (malformed | refused).items():
+                reasons[some[place]] = reason
         now_ns = time.time_ns()
-        letters = [dead_letter(FLOW, frames, index, error, now_ns) for index, error in sorted(refused)]
-        return [*self._rows(bars), *letters]
+        outputs += [dead_letter(FLOW, frames, index, reasons[index], now_ns) for index in sorted(reasons)]
+        return outputs
 
     def notify_at(self) -> datetime | None:
         if self._pending:
@@ -146,30 +165,17 @@ class VwapLogic(StatefulBatchLogic[Frames, Keyed, VwapState]):
         return [row(bar, computed_at) for bar in bars]
 
 
-def read_trade(frame: bytes) -> Trade:
-    """A frame as the windows take it.
-
-    Raises:
-        FrameError: not a trade, or an amount that is not exact in units of 1e-8.
-    """
-    trade, time_us = decode_trade(frame)
-    return (
-        trade.symbol,
-        time_us,
-        trade.sequence or 0,
-        units(trade.price),
-        units(trade.quantity),
-        trade.is_aggressive_buy,
-    )
+_stamp = lru_cache(maxsize=256)(format_timestamp)
+"""Windows of all symbols begin and end at the same few times."""
 
 
 def row(bar: Bar, computed_at: str) -> tuple[str, Output]:
     """A bar as a message of processed.vwap: JSON with exact numbers."""
-    start = format_timestamp(bar.start)
+    start = _stamp(bar.start)
     key = f"{bar.symbol}|{bar.window}|{start}"
     value = (
         f'{{"symbol":{encode(bar.symbol).decode()},"window":"{bar.window}","window_start":"{start}",'
-        f'"window_end":"{format_timestamp(bar.end)}","open":{number(bar.open)},"high":{number(bar.high)},'
+        f'"window_end":"{_stamp(bar.end)}","open":{number(bar.open)},"high":{number(bar.high)},'
         f'"low":{number(bar.low)},"close":{number(bar.close)},"volume":{number(bar.volume)},'
         f'"notional":{number(bar.notional, 16)},"vwap":{number(bar.vwap)},"trade_count":{bar.trades},'
         f'"buy_volume":{number(bar.buy_volume)},"sell_volume":{number(bar.sell_volume)},'

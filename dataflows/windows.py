@@ -5,15 +5,24 @@ In: the trades of one shard in their order. Out: a :class:`Bar` for each window 
 A trade is added to the one-minute pane of its event time; a window is the sum of its panes. The watermark is the
 largest event time seen minus 5 s, and moves with every trade, so results do not depend on how trades are batched:
 the same sequence of trades always gives the same bars with the same revisions. A window closes when the watermark
-passes its end. A later trade for it is a correction: the window is emitted again with a higher revision.
+passes its end. A later trade for it is a correction: the window is emitted again with a higher revision. Between
+two moves of the watermark over a minute's end, all trades of a minute are late or none is.
+
+A trade that is a copy of one of the last 20,000 is left out (:mod:`dataflows.duplicates`).
 
 All amounts are integers: prices and quantities in units of 1e-8, notional (price x quantity) in units of 1e-16.
+Python's integers do not overflow, so sums are exact whatever their size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import pickle
+from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import NamedTuple
+
+from dataflows.duplicates import Recent
+from dataflows.frames import Print
 
 LATENESS_US = 5_000_000
 MINUTE_US = 60_000_000
@@ -30,43 +39,43 @@ WINDOWS = (Window("1m", 1, 1), Window("5m", 5, 5), Window("15m", 15, 15), Window
 _NAMES = [window.name for window in WINDOWS]
 LONGEST = max(window.minutes for window in WINDOWS)
 
-Trade = tuple[str, int, int, int, int, bool]
-"""symbol, event time µs, sequence, price, quantity, aggressive buy"""
+TOO_LATE = "later than its windows are kept for correction"
+TOO_FAR_AHEAD = "too far ahead of the trades before it and of Kafka's own clock"
 
 
 class Pane:
-    """One symbol's trades of a minute, or of several after :meth:`merge`."""
+    """One symbol's trades of a minute, or of several after :meth:`merge`.
 
-    __slots__ = ("buy", "close", "close_at", "high", "low", "notional", "open", "open_at", "trades", "volume")
+    Open and close follow (event time, sequence), so that no order of arrival can flip them; the price decides
+    where an exchange does not number its events.
+    """
 
-    def __init__(self, at: tuple[int, int], price: int) -> None:
-        self.open_at = self.close_at = at
-        """(event time, sequence): open and close follow it, so that ties cannot flip them."""
-        self.open = self.high = self.low = self.close = price
+    __slots__ = (
+        *("open_time", "open_sequence", "open", "close_time", "close_sequence", "close"),
+        *("high", "low", "volume", "notional", "trades", "buy"),
+    )
+
+    def __init__(self, time: int, sequence: int, price: int) -> None:
+        self.open_time = self.close_time = time
+        self.open_sequence = self.close_sequence = sequence
+        self.open = self.close = self.high = self.low = price
         self.volume = self.notional = self.trades = self.buy = 0
 
-    def add(self, at: tuple[int, int], price: int, quantity: int, aggressive_buy: bool) -> None:
-        if at < self.open_at:
-            self.open_at, self.open = at, price
-        if at >= self.close_at:
-            self.close_at, self.close = at, price
-        if price > self.high:
-            self.high = price
-        elif price < self.low:
-            self.low = price
-        self.volume += quantity
-        self.notional += price * quantity
-        self.trades += 1
-        if aggressive_buy:
-            self.buy += quantity
+    def extend(self, time: int, sequence: int, price: int) -> None:
+        """Make this trade open or close where it comes first or last."""
+        at = (time, sequence, price)
+        if at < (self.open_time, self.open_sequence, self.open):
+            self.open_time, self.open_sequence, self.open = at
+        if at > (self.close_time, self.close_sequence, self.close):
+            self.close_time, self.close_sequence, self.close = at
 
     def merge(self, other: Pane) -> None:
-        if other.open_at < self.open_at:
-            self.open_at, self.open = other.open_at, other.open
-        if other.close_at >= self.close_at:
-            self.close_at, self.close = other.close_at, other.close
-        self.high = max(self.high, other.high)
-        self.low = min(self.low, other.low)
+        self.extend(other.open_time, other.open_sequence, other.open)
+        self.extend(other.close_time, other.close_sequence, other.close)
+        if other.high > self.high:
+            self.high = other.high
+        if other.low < self.low:
+            self.low = other.low
         self.volume += other.volume
         self.notional += other.notional
         self.trades += other.trades
@@ -78,18 +87,17 @@ class Pane:
     def freeze(self) -> tuple[int, ...]:
         """Small and immutable, for snapshots; :meth:`restore` takes it back."""
         return (
-            *self.open_at,
-            *self.close_at,
-            *(self.open, self.high, self.low, self.close),
-            *(self.volume, self.notional, self.trades, self.buy),
+            *(self.open_time, self.open_sequence, self.open),
+            *(self.close_time, self.close_sequence, self.close),
+            *(self.high, self.low, self.volume, self.notional, self.trades, self.buy),
         )
 
     @classmethod
     def restore(cls, frozen: tuple[int, ...]) -> Pane:
         pane = cls.__new__(cls)
-        pane.open_at, pane.close_at = (frozen[0], frozen[1]), (frozen[2], frozen[3])
-        pane.open, pane.high, pane.low, pane.close = frozen[4:8]
-        pane.volume, pane.notional, pane.trades, pane.buy = frozen[8:12]
+        pane.open_time, pane.open_sequence, pane.open = frozen[:3]
+        pane.close_time, pane.close_sequence, pane.close = frozen[3:6]
+        pane.high, pane.low, pane.volume, pane.notional, pane.trades, pane.buy = frozen[6:]
         return pane
 
 
@@ -134,10 +142,13 @@ class ShardWindows:
 
     Args:
         keep_minutes: event time for which a closed window can still be corrected; bounds the state.
+        ahead_us: a trade that is further than this ahead both of all trades before it and of its timestamp in
+            Kafka is refused, for it would move the watermark and make every other trade late.
     """
 
-    def __init__(self, keep_minutes: int = 60) -> None:
+    def __init__(self, keep_minutes: int = 60, ahead_us: int = 300_000_000) -> None:
         self._keep = keep_minutes
+        self._ahead = ahead_us
         self._newest = -1
         self._closed = -1
         """Every window that ends at or before this minute is closed."""
@@ -149,52 +160,95 @@ class ShardWindows:
         """Windows with trades that have not closed, by the minute they end at."""
         self._published: dict[int, dict[_Id, tuple[int, int]]] = {}
         """Revision and number of trades that were emitted last, by the minute a window ends at."""
+        self._frozen_panes: dict[int, bytes] = {}
+        self._frozen_published: dict[int, bytes] = {}
+        """What of the two is as it was at the last snapshot."""
+        self._recent = Recent()
         self.late = 0
         """Late trades since the start of the process."""
+        self.duplicates = 0
+        """Trades left out since the start of the process because they had come before."""
 
     @property
     def watermark(self) -> int:
         """Event time, µs; windows up to here are closed. Negative before the first trade."""
         return self._newest - LATENESS_US
 
-    def add(self, trades: list[Trade]) -> tuple[list[Bar], list[int]]:
-        """Add trades in order → bars that closed or were corrected, and indexes of trades that came too late.
+    def add(self, trades: list[Print], written_ms: Sequence[int]) -> tuple[list[Bar], dict[int, str]]:
+        """Add trades in order → bars that closed or were corrected, and why trades were refused, by place.
 
         A window corrected by several trades of one call is emitted once.
+
+        Args:
+            written_ms: Kafka's timestamps, by place.
         """
         bars: list[Bar] = []
-        too_late: list[int] = []
+        refused: dict[int, str] = {}
         corrected: dict[_Id, int] = {}
-        for index, (symbol, time, sequence, price, quantity, aggressive_buy) in enumerate(trades):
-            if time > self._newest:
-                self._newest = time
-                if time >= self._next_close:
+        begin = end = 0  # µs; of the minute that ``row`` has the panes of
+        row: dict[str, Pane] = {}
+        late = False
+        newest, ahead, next_close = self._newest, self._ahead, self._next_close
+        for symbol, time, sequence, price, quantity, aggressive_buy, _, place in self._unseen(trades):
+            if time > newest:
+                if time - newest > ahead and time - written_ms[place] * 1000 > ahead:
+                    refused[place] = TOO_FAR_AHEAD
+                    continue
+                newest = time
+                if time >= next_close:
+                    self._newest = newest
                     bars += self._correct(corrected)  # while what they need is still kept
                     bars += self._close()
-            minute = time // MINUTE_US
-            if minute < self._closed:
+                    next_close = self._next_close
+                    begin = end = 0
+            if not begin <= time < end:
+                minute = time // MINUTE_US
                 if minute + 1 + self._keep <= self._closed:
-                    too_late.append(index)
+                    refused[place] = TOO_LATE
                     continue
-                self.late += 1
-                for ident in _windows_of(symbol, minute):
-                    if _end(ident) <= self._closed:
-                        corrected[ident] = corrected.get(ident, 0) + 1
-                    else:
-                        self._open.setdefault(_end(ident), set()).add(ident)
-            panes = self._panes.get(minute)
-            if panes is None:
-                panes = self._panes[minute] = {}
-            pane = panes.get(symbol)
-            at = (time, sequence)
+                begin, end = minute * MINUTE_US, (minute + 1) * MINUTE_US
+                row = self._panes.setdefault(minute, {})
+                late = minute < self._closed
+                self._frozen_panes.pop(minute, None)
+            if late:
+                self._count_late(symbol, minute, corrected)
+            pane = row.get(symbol)
             if pane is None:
-                pane = panes[symbol] = Pane(at, price)
-                if minute >= self._closed:
+                pane = row[symbol] = Pane(time, sequence, price)
+                if not late:
                     for ident in _windows_of(symbol, minute):
                         self._open.setdefault(_end(ident), set()).add(ident)
-            pane.add(at, price, quantity, aggressive_buy)
+            if time > pane.close_time:
+                pane.close_time, pane.close_sequence, pane.close = time, sequence, price
+            elif time <= pane.open_time or time == pane.close_time:
+                pane.extend(time, sequence, price)
+            if price > pane.high:
+                pane.high = price
+            elif price < pane.low:
+                pane.low = price
+            pane.volume += quantity
+            pane.notional += price * quantity
+            pane.trades += 1
+            if aggressive_buy:
+                pane.buy += quantity
+        self._newest = newest
         bars += self._correct(corrected)
-        return bars, too_late
+        return bars, refused
+
+    def _unseen(self, trades: list[Print]) -> Iterable[Print]:
+        new = self._recent.new([trade[6] for trade in trades])
+        if all(new):
+            return trades
+        self.duplicates += new.count(False)
+        return compress(trades, new)
+
+    def _count_late(self, symbol: str, minute: int, corrected: dict[_Id, int]) -> None:
+        self.late += 1
+        for ident in _windows_of(symbol, minute):
+            if _end(ident) <= self._closed:
+                corrected[ident] = corrected.get(ident, 0) + 1
+            else:
+                self._open.setdefault(_end(ident), set()).add(ident)
 
     def publish_open(self) -> list[Bar]:
         """Bars of all open windows that have changed since they were last emitted; the windows stay open.
@@ -216,7 +270,7 @@ class ShardWindows:
         """
         for bar in bars:
             ident = (bar.symbol, _NAMES.index(bar.window), bar.start // MINUTE_US)
-            self._published[_end(ident)][ident] = (bar.revision, 0)
+            self._emitted(ident, bar.revision, 0)
 
     def _correct(self, corrected: dict[_Id, int]) -> list[Bar]:
         """Bars of closed windows that late trades went into; empties ``corrected``: their numbers by window."""
@@ -237,7 +291,7 @@ class ShardWindows:
         for end in sorted(end for end in self._open if end <= closed):
             for ident in sorted(self._open.pop(end)):
                 revision, trades = self._published.get(end, {}).get(ident, (0, 0))
-                if self._sum(ident).trades != trades:
+                if not trades or self._sum(ident).trades != trades:
                     bars.append(self._publish(ident, revision + 1))
         self._forget()
         return bars
@@ -245,7 +299,7 @@ class ShardWindows:
     def _publish(self, ident: _Id, revision: int) -> Bar:
         symbol, index, first = ident
         pane = self._sum(ident)
-        self._published.setdefault(_end(ident), {})[ident] = (revision, pane.trades)
+        self._emitted(ident, revision, pane.trades)
         return Bar(
             symbol,
             WINDOWS[index].name,
@@ -253,55 +307,77 @@ class ShardWindows:
             _end(ident) * MINUTE_US,
             *(pane.open, pane.high, pane.low, pane.close, pane.volume, pane.notional, pane.trades, pane.buy),
             revision,
-            pane.close_at[0],
+            pane.close_time,
         )
+
+    def _emitted(self, ident: _Id, revision: int, trades: int) -> None:
+        end = _end(ident)
+        self._published.setdefault(end, {})[ident] = (revision, trades)
+        self._frozen_published.pop(end, None)
 
     def _sum(self, ident: _Id) -> Pane:
         symbol, _, first = ident
-        inside = self._panes_of(symbol, first, _end(ident))
-        total = next(inside).copy()
-        for pane in inside:
+        panes = [pane for minute in range(first, _end(ident)) if (pane := self._panes.get(minute, {}).get(symbol))]
+        if len(panes) == 1:
+            return panes[0]
+        total = panes[0].copy()
+        for pane in panes[1:]:
             total.merge(pane)
         return total
-
-    def _panes_of(self, symbol: str, first: int, end: int) -> Iterator[Pane]:
-        for minute in range(first, end):
-            pane = self._panes.get(minute, {}).get(symbol)
-            if pane is not None:
-                yield pane
 
     def _forget(self) -> None:
         """Drop what no correction can need: the longest window of the oldest correctable minute begins there."""
         for minute in [m for m in self._panes if m < self._closed - self._keep - LONGEST]:
             del self._panes[minute]
+            self._frozen_panes.pop(minute, None)
         for end in [e for e in self._published if e < self._closed - self._keep]:
             del self._published[end]
+            self._frozen_published.pop(end, None)
 
     def snapshot(self) -> ShardState:
-        """A copy that further trades do not change; :meth:`restore` takes it back."""
+        """A copy that further trades do not change; :meth:`restore` takes it back.
+
+        A snapshot is taken each second, and of an hour of windows few have changed since: those that have not
+        are not serialised again.
+        """
+        for minute in self._panes.keys() - self._frozen_panes.keys():
+            panes = {symbol: pane.freeze() for symbol, pane in self._panes[minute].items()}
+            self._frozen_panes[minute] = pickle.dumps(panes)
+        for end in self._published.keys() - self._frozen_published.keys():
+            self._frozen_published[end] = pickle.dumps(self._published[end])
         return ShardState(
             self._newest,
             self._closed,
-            {m: {s: pane.freeze() for s, pane in panes.items()} for m, panes in self._panes.items()},
+            dict(self._frozen_panes),
             {end: tuple(idents) for end, idents in self._open.items()},
-            {end: dict(published) for end, published in self._published.items()},
+            dict(self._frozen_published),
+            self._recent.snapshot(),
         )
 
     def restore(self, state: ShardState) -> None:
         self._newest = state.newest
         self._closed = state.closed
         self._next_close = (state.closed + 1) * MINUTE_US + LATENESS_US
-        self._panes = {m: {s: Pane.restore(f) for s, f in panes.items()} for m, panes in state.panes.items()}
+        self._panes = {
+            minute: {symbol: Pane.restore(pane) for symbol, pane in pickle.loads(panes).items()}  # noqa: S301 (our own bytes)
+            for minute, panes in state.panes.items()
+        }
         self._open = {end: set(idents) for end, idents in state.open.items()}
-        self._published = {end: dict(published) for end, published in state.published.items()}
+        self._published = {
+            end: pickle.loads(published)  # noqa: S301 (our own bytes)
+            for end, published in state.published.items()
+        }
+        self._frozen_panes, self._frozen_published = dict(state.panes), dict(state.published)
+        self._recent = Recent(state.recent)
 
 
 class ShardState(NamedTuple):
     newest: int
     closed: int
-    panes: dict[int, dict[str, tuple[int, ...]]]
+    panes: dict[int, bytes]
     open: dict[int, tuple[_Id, ...]]
-    published: dict[int, dict[_Id, tuple[int, int]]]
+    published: dict[int, bytes]
+    recent: tuple[bytes, bytes]
 
 
 def _windows_of(symbol: str, minute: int) -> list[_Id]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflows.frames import FrameError, decode_trade, event_time, number, units
+from dataflows.frames import FrameError, decode_prints, decode_trade, event_time, number, units
 from simulator.events import TradeExecuted, format_timestamp, parse_frame
 
 TRADE = {
@@ -99,3 +99,69 @@ def test_a_frame_of_nothing_but_brackets_is_refused_and_does_not_kill_the_flow()
     nested = b'{"data":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001
     with pytest.raises(FrameError):
         decode_trade(nested)
+
+
+AMOUNT = st.one_of(
+    st.decimals("0.00000001", "9999999999", places=8).map(str),
+    st.decimals(allow_nan=True, allow_infinity=True).map(str),
+    st.floats().map(repr),
+    st.integers().map(str),
+    st.sampled_from(["null", "true", '"12.5"', '"x"', "[]", "1e400", "0.1234567890", "1.00000000000000000000001"]),
+)
+TIME = st.one_of(
+    MOMENTS.map(lambda moment: f'"{moment.isoformat()}Z"'),
+    MOMENTS.map(lambda moment: f'"{moment.isoformat()}+05:30"'),
+    MOMENTS.map(lambda moment: f'"{moment.isoformat()}"'),
+    st.sampled_from(["null", '""', "12", '"2024-02-30T00:00:00Z"']),
+)
+
+
+@given(AMOUNT, AMOUNT, TIME, st.none() | st.integers())
+def test_the_fast_way_takes_what_the_slow_one_takes_and_reads_the_same(
+    price: str, quantity: str, time: str, sequence: int | None
+) -> None:
+    text = frame(sequence=sequence).replace(b"61800.2", price.encode()).replace(b"0.006", quantity.encode())
+    text = text.replace(b'"2024-08-08T00:00:00.123456Z"', time.encode())
+    try:
+        trade, time_us = decode_trade(text)
+        expected = [("BTCUSDT", time_us, trade.sequence or 0, units(trade.price), units(trade.quantity), True)]
+    except FrameError:
+        expected = []
+    for _ in range(2):  # amounts are remembered
+        prints, reasons = decode_prints([text])
+        assert [found[:6] for found in prints] == expected
+        assert len(prints) + len(reasons) == 1
+
+
+def test_places_say_which_frames_are_trades() -> None:
+    prints, reasons = decode_prints([frame(), b"{]", frame(sequence=8), frame(price="x"), frame(timestamp=None)])
+    assert [found[7] for found in prints] == [0, 2]
+    assert list(reasons) == [1, 3, 4]
+    assert "malformed" in reasons[1]
+    assert "price" in reasons[3]
+    assert "timestamp" in reasons[4]
+
+
+IDENTIFIED = st.tuples(
+    st.none() | st.integers(-1, 1 << 40), st.sampled_from(["t1", "t2", "é"]), st.integers(0, 50)
+)
+
+
+@given(IDENTIFIED, IDENTIFIED)
+def test_only_copies_share_an_identity_and_it_fits_64_bits(
+    one: tuple[int | None, str, int], other: tuple[int | None, str, int]
+) -> None:
+    def identity(sequence: int | None, trade_id: str, second: int) -> int:
+        moment = f"2024-08-08T00:00:{second:02d}.000001Z"
+        prints, reasons = decode_prints([frame(sequence=sequence, trade_id=trade_id, timestamp=moment)])
+        assert reasons == {}
+        assert -(1 << 63) <= prints[0][6] < 1 << 63
+        return prints[0][6]
+
+    numbered = all(sequence is not None and 0 < sequence < 1 << 37 for sequence, _, _ in (one, other))
+    if one == other:
+        assert identity(*one) == identity(*other)
+    elif one[1] != other[1] and one[0] != other[0]:
+        assert identity(*one) != identity(*other)
+    elif numbered:
+        assert (identity(*one) == identity(*other)) == ((one[0], one[2]) == (other[0], other[2]))

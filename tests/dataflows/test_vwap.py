@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -18,18 +19,20 @@ from bytewax.testing import TestingSink, TestingSource, run_main
 from confluent_kafka import Message
 
 from dataflows.kafka import Frames
+from dataflows.metrics import DUPLICATE_TRADES
 from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, Output
-from dataflows.vwap import SETTLE, VwapLogic, op_windows
+from dataflows.vwap import CHUNK, SETTLE, Stamped, VwapLogic, op_windows
 
 MINUTE_US = 60_000_000
 BASE = 1_900_000_020_000_000 // (15 * MINUTE_US) * (15 * MINUTE_US)
 """Later than any other test's trades, so that theirs do not make these late."""
 
 
-def frames(values: list[bytes], first_offset: int = 0) -> Frames:
+def frames(values: list[bytes], first_offset: int = 0, written_us: int = 2 * BASE) -> Stamped:
     offsets = range(first_offset, first_offset + len(values))
-    return Frames("raw.trades", 0, offsets, values, [b"key"] * len(values), 0)
+    made = Frames("raw.trades", 0, offsets, values, [b"key"] * len(values), 0)
+    return Stamped(made, [written_us // 1000] * len(values))
 
 
 class Clock:
@@ -92,6 +95,38 @@ def test_a_trade_too_late_to_correct_its_windows_becomes_a_dead_letter(trade_fra
     outputs, _ = logic.on_batch([frames([trade_frame("A", BASE + 10 * MINUTE_US), late])])
     (letter,) = [item.output for _, item in outputs if isinstance(item, DeadLetter)]
     assert letter.value == late
+
+
+def test_a_trade_of_the_far_future_becomes_a_dead_letter_wherever_it_stands_in_a_batch(
+    trade_frame: Callable[..., bytes],
+) -> None:
+    logic = VwapLogic(StreamSettings(window_ahead_seconds=60), Clock(), None)
+    values = [trade_frame("A", BASE + i, sequence=i) for i in range(2 * CHUNK)]
+    places = [1, CHUNK - 1, CHUNK, 2 * CHUNK - 1]
+    for place in places:
+        values[place] = trade_frame("A", BASE + 61_000_000, sequence=place)
+    outputs, _ = logic.on_batch([frames(values, first_offset=100, written_us=BASE)])
+    letters = [item.output for _, item in outputs if isinstance(item, DeadLetter)]
+    assert [dict(letter.headers)["source_offset"] for letter in letters] == [b"%d" % (100 + p) for p in places]
+    assert [letter.value for letter in letters] == [values[place] for place in places]
+    assert all(b"too far ahead" in dict(letter.headers)["error"] for letter in letters)
+    closing = frames([trade_frame("A", BASE + 70_000_000, sequence=9999)], written_us=BASE + 70_000_000)
+    (minute,) = [row for row in rows(logic.on_batch([closing])[0]) if row["window"] == "1m"]
+    assert minute["trade_count"] == 2 * CHUNK - len(places)
+
+
+def test_a_copy_of_a_trade_is_counted_in_the_metrics_and_nowhere_else(trade_frame: Callable[..., bytes]) -> None:
+    logic = VwapLogic(StreamSettings(), Clock(), None)
+    numbered = trade_frame("A", BASE, sequence=5)
+    unnumbered = trade_frame("A", BASE, sequence=4).replace(b'"sequence": 4', b'"sequence": null')
+    before = DUPLICATE_TRADES._value.get()
+    logic.on_batch([frames([numbered, unnumbered, numbered])])
+    logic = VwapLogic(StreamSettings(), Clock(), pickle.loads(pickle.dumps(logic.snapshot())))  # noqa: S301
+    closing = trade_frame("A", BASE + 70_000_000, sequence=6)
+    outputs, _ = logic.on_batch([frames([unnumbered, numbered, closing])])
+    (minute,) = [row for row in rows(outputs) if row["window"] == "1m"]
+    assert minute["trade_count"] == 2
+    assert DUPLICATE_TRADES._value.get() - before == 3
 
 
 def test_a_silent_shard_publishes_early_but_only_what_a_snapshot_has_recorded(
@@ -208,7 +243,8 @@ def test_a_killed_process_loses_no_trade_and_doubles_no_row(
     until: Callable[..., Any],
 ) -> None:
     trades = shuffled(trade_frame, [f"{unique}{i}" for i in range(12)], 6000, seed=1)
-    vwap = service("dataflows.vwap", idle_close_seconds="2")
+    # the trades are of the year 2030, so that those of other tests do not make them late
+    vwap = service("dataflows.vwap", idle_close_seconds="2", window_ahead_seconds="1e9")
 
     def written() -> list[Message]:
         return [m for m in read_topic("processed.vwap") if m.key().startswith(unique.encode())]
