@@ -212,10 +212,13 @@ class Halts(msgspec.Struct):
         price = None if halt.trigger_price is None else units(halt.trigger_price)
         reference = None if halt.reference_price is None else units(halt.reference_price)
         pct = None if halt.decline_pct is None else -halt.decline_pct
+        direction = "UP" if pct is not None and pct > 0 else "DOWN"
+        if halt.reason != "CircuitBreaker":
+            threshold = None  # a pause at a price band, which has no level of its own
         message = f"{halt.symbol} halted for {halt.halt_duration_secs} s, level {halt.level}: {halt.reason}"
         return [
             Alert(
-                *("trading_halt", halt.symbol, severity, "DOWN", price, reference, pct, threshold),
+                *("trading_halt", halt.symbol, severity, direction, price, reference, pct, threshold),
                 *(time_us, message, cause),
             )
         ]

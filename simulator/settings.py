@@ -29,7 +29,7 @@ class ExchangeSettings(BaseSettings):
     )
     exchange_seed: int = Field(1, description="Seed of the simulated market, together with the start time.")
     exchange_activity: float = Field(
-        1.0, gt=0, le=100, description="Multiplies how often agents act; 1 is about 850 events a second."
+        1.0, gt=0, le=100, description="Multiplies how often agents act; 1 is about 1,050 events a second."
     )
     exchange_speed: float = Field(
         1.0, ge=0, description="Market seconds a second of the simulated market; 0 = as fast as it goes."

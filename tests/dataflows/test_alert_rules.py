@@ -134,7 +134,7 @@ def test_wide_spreads_cool_down() -> None:
 def halt(event_type: str, event_id: str | None, level: int = 2) -> HaltFrame:
     prices = {"trigger_price": Decimal("86.5"), "reference_price": Decimal(100), "decline_pct": Decimal("13.5")}
     fields = prices if event_type == "TradingHalt" else {}
-    return HaltFrame(event_type, Halt("A", level, 300, event_id=event_id, reason="drop", **fields))  # type: ignore[arg-type]
+    return HaltFrame(event_type, Halt("A", level, 300, event_id=event_id, reason="CircuitBreaker", **fields))  # type: ignore[arg-type]
 
 
 def test_every_halt_and_resume_is_an_alert_and_a_doubled_frame_is_not() -> None:
@@ -147,3 +147,13 @@ def test_every_halt_and_resume_is_an_alert_and_a_doubled_frame_is_not() -> None:
     ]
     assert alerts[0].record()["pct_change"] == Decimal("-13.5")
     assert alerts[0].record()["baseline_price"] == 100
+    assert (alerts[0].record()["direction"], alerts[0].record()["threshold"]) == ("DOWN", 13)
+
+
+def test_a_pause_at_the_upper_price_band_is_up_and_has_no_threshold() -> None:
+    data = Halt(
+        *("A", 1, 300), event_id="h", reason="LimitUpLimitDown", trigger_price=Decimal(105),
+        reference_price=Decimal(100), decline_pct=Decimal(-5),
+    )  # fmt: skip
+    [alert] = Halts().event(HaltFrame("TradingHalt", data), START)
+    assert alert.record() | {"direction": "UP", "pct_change": Decimal(5), "threshold": None} == alert.record()
