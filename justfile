@@ -34,6 +34,11 @@ logs *args: _sync
 replay file *args: _sync
     @uv run --no-sync python -m deploy.local replay "$@"
 
+# Record the simulated market: record OUT.jsonl.zst --duration 60 [--seed 7] [--symbols AAPL,TSLA] [--speed 0]
+[group('run')]
+record out *args: _sync
+    @uv run --no-sync python -m simulator --out "$@"
+
 # Drain and stop everything; nothing is lost
 [group('run')]
 down *args: _sync
@@ -84,6 +89,11 @@ fmt: _sync
 [group('develop')]
 bench name *args: _sync
     @name="$1"; shift; uv run --no-sync python -m "tests.benchmarks.$name" "$@"
+
+# Does it look like a market? Statistics and a picture beside a recorded one: realism [--minutes 10] [--seeds 1,2]
+[group('develop')]
+realism *args: _sync
+    @uv run --no-sync python -m tests.benchmarks.realism "$@"
 
 # Write what is generated from the code: .env.example, Prometheus' configuration, Grafana's dashboard
 [group('develop')]
