@@ -15,16 +15,16 @@ import asyncio
 import json
 import logging
 import random
-import re
 import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
 
-from confluent_kafka import KafkaError, Message
-from pydantic import ValidationError
 from quixstreams import Application
 from websockets import Subprotocol
 from websockets.asyncio.client import ClientConnection, connect
@@ -32,12 +32,14 @@ from websockets.exceptions import WebSocketException
 
 from dataflows import checkpoint, metrics
 from dataflows.checkpoint import Checkpoint, Offsets
+from dataflows.delivery import Deliveries, Headers, OnDelivery, Place, Send, partition_of
 from dataflows.run import log_to_stderr
 from dataflows.sequences import Arrival, Sequences
 from dataflows.settings import StreamSettings
 from dataflows.sink import MAX_MESSAGE_BYTES
 from dataflows.topics import DLQ_RAW, RAW_TOPICS, TOPIC_OF_EVENT, Stopped, ensure_topics
-from simulator.events import MAX_FRAME_BYTES, AgentAction, MarketEvent, parse_frame
+from dataflows.wire import decode_exact, decode_fast, reason, sequence_in
+from simulator.events import MAX_FRAME_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +49,21 @@ RECONNECT_MAX_S = 10.0
 GIVE_UP_S = 5.0
 """How long a sequence that was skipped is waited for before it counts as lost."""
 FLUSH_S = 7.0
+HELD_MAX = 500
+"""Frames of a plain connection that are sent together at most."""
+HELD_S = 0.002
+"""How long the first of them waits for others; each sending costs as much as several frames."""
+PLACES_MAX = 65_536
+"""Keys whose partition is remembered; a stranger may invent any number of them."""
+NEW = Arrival.NEW
 _WELCOME_MAX_BYTES = 1_000_000
-_SEQUENCE = re.compile(rb'"sequence"\s*:\s*(\d{1,18})\b')
 
 
 class Bridge:
     """One connection to the exchange and one producer."""
 
-    def __init__(self, settings: StreamSettings, stop: threading.Event) -> None:
+    def __init__(self, settings: StreamSettings, stop: threading.Event, ends: Offsets | None = None) -> None:
+        """``ends``: of each partition; :meth:`run` asks Kafka for them."""
         self._settings = settings
         self._stop = stop
         self._path = settings.data_dir / "bridge" / "state.json"
@@ -66,6 +75,7 @@ class Bridge:
                 "client.id": "tickhouse-bridge",
                 "acks": "all",
                 "enable.idempotence": True,
+                "enable.gapless.guarantee": True,  # see dataflows.delivery
                 "message.timeout.ms": 0,  # never give up: a broker that is away is waited for
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "linger.ms": 3,
@@ -73,16 +83,22 @@ class Bridge:
                 **{name: value for name, value in settings.kafka().items() if name != "bootstrap.servers"},
             },
         ).get_producer()
+        # Quix's own produce() builds two dicts and polls for every message: a third of the bridge's whole time.
+        self._kafka = self._producer._producer
         self._session: str | None = None
         self._source = "unknown"
         self._sequences = Sequences()
         self._written: Counter[tuple[str, int]] = Counter()
         """(session, sequence) in Kafka beyond the checkpoint, from before the last crash."""
-        self._ends: Offsets = {}
+        self._written_until = 0
+        """The largest of these sequences."""
+        self._deliveries = Deliveries(ends or {})
+        self._place = lru_cache(PLACES_MAX)(self._find_place)
+        self._held: list[bytes] = []
+        """Frames of a plain connection, not sent yet."""
+        self._holding = asyncio.Event()
         self._mark: tuple[int, Offsets] | None = None
         """A newest sequence and the ends at that moment: once it is acknowledged, they make a checkpoint."""
-        self._pending = 0
-        self._failure: KafkaError | None = None
 
     async def run(self) -> None:
         """Until ``stop`` is set; what was read is delivered before it returns.
@@ -93,9 +109,10 @@ class Bridge:
         """
         saved = checkpoint.load(self._path)
         topics = [*RAW_TOPICS, DLQ_RAW]
-        self._ends, self._written = await asyncio.to_thread(
+        self._deliveries.ends, self._written = await asyncio.to_thread(
             checkpoint.read_ends, self._settings, topics, saved, self._stop
         )
+        self._written_until = max((sequence for _, sequence in self._written), default=0)
         if saved is not None:
             self._session = saved.session
             self._sequences = Sequences(saved.acknowledged)
@@ -103,7 +120,10 @@ class Bridge:
                 "resuming session %s after sequence %d; %d later frames are in Kafka already",
                 *(saved.session, saved.acknowledged, self._written.total()),
             )
-        tasks = [asyncio.create_task(work()) for work in (self._receive, self._tick, self._until_stopped)]
+        tasks = [
+            asyncio.create_task(work())
+            for work in (self._receive, self._send_held, self._tick, self._until_stopped)
+        ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -129,8 +149,8 @@ class Bridge:
         while True:
             await asyncio.sleep(0.02)
             self._producer.poll(0)
-            if self._failure is not None:
-                raise RuntimeError(f"Kafka refused a frame: {self._failure.str()}")
+            if self._deliveries.failure is not None:
+                raise RuntimeError(f"Kafka refused a frame: {self._deliveries.failure.str()}")
             now = time.monotonic()
             if now >= next_save:
                 next_save = now + 1
@@ -168,6 +188,7 @@ class Bridge:
 
     def _url(self) -> str:
         """Resumes where this session stopped; the first time, from the earliest event that is kept."""
+        self._take_held()  # what has arrived is not asked for again
         query: dict[str, Any] = {"from_sequence": 0}
         if self._session is not None:
             query = {"session": self._session, "from_sequence": self._sequences.resume_at()}
@@ -176,122 +197,127 @@ class Bridge:
 
     async def _read(self, socket: ClientConnection) -> None:
         batched = socket.subprotocol == BATCH_PROTOCOL
+        pending_max = self._settings.bridge_pending_max
         while True:
             message: bytes = await socket.recv(decode=False)
-            for frame in message.split(b"\n") if batched else (message,):
-                welcome = self.take(frame)
-                if welcome is not None:
-                    await self._begin(welcome)
-            while self._pending >= self._settings.bridge_pending_max:  # Kafka is slower than the exchange
+            if b'"welcome"' in message:
+                await self._take_with_welcome(message.split(b"\n") if batched else [message])
+            elif batched:
+                self.take(message.split(b"\n"))
+            else:
+                self._held.append(message)
+                if len(self._held) == 1:
+                    self._holding.set()
+                elif len(self._held) >= HELD_MAX:
+                    self._take_held()
+            while self._deliveries.pending >= pending_max:  # Kafka is slower
                 await asyncio.sleep(0.005)
 
-    def take(self, frame: bytes) -> dict[str, Any] | None:
-        """Route one frame, or return it when it is the exchange's welcome."""
-        try:
-            if len(frame) > MAX_FRAME_BYTES:
-                raise ValueError(f"{len(frame)} bytes are more than the {MAX_FRAME_BYTES} of a frame")
-            event = parse_frame(frame)
-        except ValueError as error:  # pydantic's is one
+    async def _send_held(self) -> None:
+        """Frames that come one by one are sent together, those of a few milliseconds."""
+        while True:
+            await self._holding.wait()
+            await asyncio.sleep(HELD_S)
+            self._take_held()
+
+    def _take_held(self) -> None:
+        self._holding.clear()
+        held, self._held = self._held, []
+        self.take(held)
+
+    async def _take_with_welcome(self, frames: list[bytes]) -> None:
+        self._take_held()
+        others: list[bytes] = []
+        for frame in frames:
             welcome = _welcome(frame)
             if welcome is None:
-                self._refuse(frame, error)
-            return welcome
-        metrics.BRIDGE_RECEIVED.inc()
-        if self._admit(event.data.sequence):
-            self._route(frame, event)
-        return None
+                others.append(frame)
+            else:
+                self.take(others)
+                others = []
+                await self._begin(welcome)
+        self.take(others)
 
-    def _admit(self, sequence: int | None) -> bool:
+    def take(self, frames: Sequence[bytes]) -> None:
+        """Validate frames and hand them to Kafka, each on the topic of its type or on dlq.raw, in order."""
+        now, received_at = time.monotonic(), str(time.time_ns())
+        arrived, place_of = self._sequences.arrived, self._place
+        headers: dict[str, Headers] = {}
+        sends: list[Send] = []
+        lowest: int | None = None
+        for frame in frames:
+            try:
+                event_type, key, sequence, event_time = decode_fast(frame) or decode_exact(frame)
+                of_frame = headers.get(event_type)
+                if of_frame is None:
+                    of_frame = headers[event_type] = [("event_type", event_type), *self._origin(received_at)]
+            except ValueError as error:  # pydantic's is one
+                metrics.BRIDGE_VALIDATION_FAILURES.inc()
+                event_type, key, sequence, event_time = "", "", sequence_in(frame), None
+                of_frame = self._refusal(error, sequence, received_at)
+                frame = frame[:MAX_FRAME_BYTES]
+            if sequence is not None:
+                arrival = arrived(sequence, now)
+                if (arrival is not NEW or sequence <= self._written_until) and not self._admit(arrival, sequence):
+                    continue
+                if lowest is None or sequence < lowest:
+                    lowest = sequence
+            place, encoded = place_of(event_type, key)
+            sends.append((place, event_time, frame, encoded, of_frame))
+        metrics.BRIDGE_RECEIVED.inc(len(frames))
+        # First, because the producer may deliver an earlier frame, or one of these, before it returns.
+        reports = self._deliveries.block(sends, self._sequences, lowest)
+        produce = self._kafka.produce
+        for (place, _, value, encoded, of_frame), report in zip(sends, reports, strict=True):
+            topic, partition = place
+            try:
+                produce(topic, value, encoded, partition, on_delivery=report, headers=of_frame)
+            except BufferError:
+                self._insist(place, value, encoded, of_frame, report)
+        self._producer.poll(0)
+
+    def _insist(self, place: Place, value: bytes, key: bytes, headers: Headers, report: OnDelivery | None) -> None:
+        """The producer's queue is full: a message of very many frames, or of large ones."""
+        while True:
+            self._producer.poll(0.05)
+            if self._stop.is_set():
+                raise RuntimeError("stopped while Kafka took no more frames")
+            with suppress(BufferError):
+                self._kafka.produce(place[0], value, key, place[1], on_delivery=report, headers=headers)
+                return
+
+    def _admit(self, arrival: Arrival, sequence: int) -> bool:
         """False for what is in Kafka already."""
-        if sequence is None:
-            return True
-        arrival = self._sequences.arrived(sequence, time.monotonic())
         if arrival is Arrival.REPEATED:
             return False
-        if self._session is not None and self._written[self._session, sequence]:
-            self._written[self._session, sequence] -= 1
+        if self._written[self._session or "", sequence]:
+            self._written[self._session or "", sequence] -= 1
             return False
         if arrival is Arrival.DUPLICATE:
             metrics.BRIDGE_DUPLICATES.inc()
         return True
 
-    def _route(self, frame: bytes, event: MarketEvent) -> None:
-        data = event.data
-        key = data.agent_id if isinstance(data, AgentAction) else data.symbol
-        time_s = data.timestamp.timestamp() if data.timestamp is not None else None
-        headers = {"event_type": event.event_type, **self._headers(data.sequence)}
-        self._send(TOPIC_OF_EVENT[event.event_type], frame, key, headers, data.sequence, time_s)
+    def _find_place(self, event_type: str, key: str) -> tuple[Place, bytes]:
+        """Where a frame goes. The bridge computes it, because it relies on the order of each partition."""
+        topic = TOPIC_OF_EVENT.get(event_type, DLQ_RAW)
+        encoded = key.encode()
+        return (topic, partition_of(encoded, len(self._deliveries.ends[topic]))), encoded
 
-    def _refuse(self, frame: bytes, error: ValueError) -> None:
-        metrics.BRIDGE_RECEIVED.inc()
-        metrics.BRIDGE_VALIDATION_FAILURES.inc()
-        found = _SEQUENCE.search(frame[:MAX_FRAME_BYTES])
-        sequence = int(found[1]) if found else None
-        if not self._admit(sequence):
-            return
-        headers = {
-            "error": _reason(error),
-            "stage": "bridge",
-            "source_topic": self._settings.ws_url,
-            "source_partition": "",
-            "source_offset": "" if sequence is None else str(sequence),
-            "failed_at": str(time.time_ns()),
-            **self._headers(sequence),
-        }
-        self._send(DLQ_RAW, frame[:MAX_FRAME_BYTES], "", headers, sequence, None)
+    def _origin(self, received_at: str) -> Headers:
+        headers: Headers = [("source", self._source), ("received_at", received_at)]
+        return headers if self._session is None else [*headers, ("session", self._session)]
 
-    def _headers(self, sequence: int | None) -> dict[str, str | bytes]:
-        headers: dict[str, str | bytes] = {"source": self._source, "received_at": str(time.time_ns())}
-        if self._session is not None and sequence is not None:
-            headers |= {"session": self._session, "sequence": str(sequence)}
-        return headers
-
-    def _send(
-        self,
-        topic: str,
-        value: bytes,
-        key: str,
-        headers: dict[str, str | bytes],
-        sequence: int | None,
-        time_s: float | None,
-    ) -> None:
-        def delivered(error: KafkaError | None, message: Message) -> None:
-            self._delivered(error, message, topic, sequence, time_s)
-
-        # First, because the producer may deliver an earlier frame, or this one, before it returns.
-        self._pending += 1
-        if sequence is not None:
-            self._sequences.sent(sequence)
-        while True:
-            try:
-                self._producer.produce(
-                    topic, value, key.encode(), headers, on_delivery=delivered, buffer_error_max_tries=0
-                )
-                break
-            except BufferError:  # many large frames: the queue is full in bytes before it is in number
-                self._producer.poll(0.05)
-                if self._stop.is_set():
-                    raise RuntimeError("stopped while Kafka took no more frames") from None
-
-    def _delivered(
-        self, error: KafkaError | None, message: Message, topic: str, sequence: int | None, time_s: float | None
-    ) -> None:
-        self._pending -= 1
-        if error is not None:
-            metrics.BRIDGE_PRODUCE_ERRORS.labels(topic).inc()
-            self._failure = error  # its sequence stays outstanding, so no checkpoint passes it
-            return
-        if sequence is not None:
-            self._sequences.delivered(sequence)
-        ends = self._ends.setdefault(topic, {})
-        ends[message.partition()] = max(ends.get(message.partition(), 0), message.offset() + 1)
-        if topic == DLQ_RAW:
-            metrics.BRIDGE_DLQ.inc()
-        else:
-            metrics.BRIDGE_PRODUCED.labels(topic).inc()
-        if time_s is not None:
-            metrics.BRIDGE_LATENCY.observe(max(0.0, time.time() - time_s))
-            metrics.LAST_EVENT.set(time_s)
+    def _refusal(self, error: ValueError, sequence: int | None, received_at: str) -> Headers:
+        number = "" if sequence is None else str(sequence)
+        return [
+            ("error", reason(error)),
+            ("stage", "bridge"),
+            ("source_topic", self._settings.ws_url),
+            ("source_partition", ""),
+            ("source_offset", number),
+            ("failed_at", str(time.time_ns())),
+            *self._origin(received_at),
+        ]
 
     async def _begin(self, welcome: dict[str, Any]) -> None:
         """A session begins, or goes on."""
@@ -303,14 +329,14 @@ class Bridge:
         if session == self._session:
             self._lost(self._sequences.begins_at(first))
             return
-        while self._pending:  # a checkpoint belongs to one session
+        while self._deliveries.pending:  # a checkpoint belongs to one session
             await asyncio.sleep(0.005)
         log.info("session %s from sequence %d", session, first)
         self._session, self._sequences, self._mark = session, Sequences(first - 1), None
         checkpoint.save(self._path, Checkpoint(session, first - 1, self._checkpoint_offsets()))
 
     def _checkpoint_offsets(self) -> Offsets:
-        return {topic: dict(parts) for topic, parts in self._ends.items()}
+        return {topic: dict(parts) for topic, parts in self._deliveries.ends.items()}
 
     def _lost(self, sequences: int) -> None:
         if sequences:
@@ -323,7 +349,7 @@ class Bridge:
             return
         acknowledged = self._sequences.acknowledged()
         metrics.BRIDGE_ACKNOWLEDGED.set(acknowledged)
-        if final and not self._pending:
+        if final and not self._deliveries.pending:
             checkpoint.save(self._path, Checkpoint(self._session, acknowledged, self._checkpoint_offsets()))
         elif self._mark is None or acknowledged >= self._mark[0]:
             if self._mark is not None:
@@ -342,14 +368,6 @@ def _welcome(frame: bytes) -> dict[str, Any] | None:
     if isinstance(found, dict) and found.get("type") == "welcome" and "event_type" not in found:
         return found
     return None
-
-
-def _reason(error: ValueError) -> str:
-    """One line: which rule broke, where."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"[:1000]
-    return str(error)[:1000]
 
 
 async def _serve(settings: StreamSettings) -> None:

@@ -5,7 +5,10 @@ the same after a restart, and the events beyond that sequence which are in Kafka
 
 On a crash: the file is replaced in one move, so it is the old or the new one. Every event beyond its sequence was
 written behind its offsets; reading from there to the end finds them all. So of what the exchange sends again the
-bridge knows exactly which part is in Kafka, and nothing is lost or doubled.
+bridge knows exactly which part is in Kafka, and nothing is lost or doubled. What a killed bridge had handed to the
+operating system may reach the log a moment after its death: so the ends are taken when they have stood still for
+SETTLE_S. A broker that holds such a request back for longer, but answers the new bridge, doubles its frames; only
+transactions would rule that out, and the development broker has none.
 """
 
 from __future__ import annotations
@@ -23,11 +26,20 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from dataflows.kafka import PASSING, until_broker_answers
 from dataflows.settings import StreamSettings
+from dataflows.topics import Stopped
+from dataflows.wire import decode_exact, decode_fast, sequence_in
 
 log = logging.getLogger(__name__)
 
+SETTLE_S = 0.25
+"""A broker on this machine takes a request in within milliseconds."""
+SETTLE_MAX_S = 5.0
+"""Another writer may never let the ends stand still."""
+
 Offsets = dict[str, dict[int, int]]
 """topic → partition → offset"""
+Spans = dict[tuple[str, int], tuple[int, int]]
+"""(topic, partition) → from and to offset"""
 
 
 @dataclass(frozen=True)
@@ -94,30 +106,57 @@ def read_ends(
         },
         logger=log,
     )
-    ends: Offsets = {}
     written: Counter[tuple[str, int]] = Counter()
-    unread: dict[tuple[str, int], tuple[int, int]] = {}
     try:
-        for topic in topics:
-            for partition in _partitions(consumer, topic, stop):
-                number = partition.partition
-                low, high = until_broker_answers(
-                    partial(consumer.get_watermark_offsets, partition, timeout=5), stop
-                )
-                ends.setdefault(topic, {})[number] = high
-                if checkpoint is not None:
-                    start = checkpoint.offsets.get(topic, {}).get(number, high)
-                    if start > high:
-                        log.error(
-                            "%s/%d ends at offset %d, but %d was acknowledged: the broker lost messages",
-                            *(topic, number, high, start),
-                        )
-                    if max(low, start) < high:
-                        unread[topic, number] = (max(low, start), high)
-        _read(consumer, unread, written)
+        bounds = _bounds(consumer, topics, stop)
+        if checkpoint is not None:
+            bounds = _settled(consumer, topics, bounds, stop)
+            unread = _unread(checkpoint, bounds)
+            _read(consumer, unread, written)
     finally:
         consumer.close()
+    ends: Offsets = {}
+    for (topic, number), (_, high) in bounds.items():
+        ends.setdefault(topic, {})[number] = high
     return ends, written
+
+
+def _bounds(consumer: Consumer, topics: list[str], stop: threading.Event) -> Spans:
+    """First and end offset of each partition."""
+    return {
+        (topic, partition.partition): until_broker_answers(
+            partial(consumer.get_watermark_offsets, partition, timeout=5), stop
+        )
+        for topic in topics
+        for partition in _partitions(consumer, topic, stop)
+    }
+
+
+def _settled(consumer: Consumer, topics: list[str], bounds: Spans, stop: threading.Event) -> Spans:
+    """The bounds when nobody writes any more."""
+    for _ in range(int(SETTLE_MAX_S / SETTLE_S)):
+        if stop.wait(SETTLE_S):
+            raise Stopped
+        before, bounds = bounds, _bounds(consumer, topics, stop)
+        if before == bounds:
+            return bounds
+    log.warning("somebody else writes to the raw topics: what a killed bridge sent last may be there twice")
+    return bounds
+
+
+def _unread(checkpoint: Checkpoint, bounds: Spans) -> Spans:
+    """What was written since the checkpoint."""
+    spans: Spans = {}
+    for (topic, number), (low, high) in bounds.items():
+        start = checkpoint.offsets.get(topic, {}).get(number, low)  # one added since is new from its beginning
+        if start > high:
+            log.error(
+                "%s/%d ends at offset %d, but %d was acknowledged: the broker lost messages",
+                *(topic, number, high, start),
+            )
+        if max(low, start) < high:
+            spans[topic, number] = (max(low, start), high)
+    return spans
 
 
 def _partitions(consumer: Consumer, topic: str, stop: threading.Event) -> list[TopicPartition]:
@@ -127,9 +166,7 @@ def _partitions(consumer: Consumer, topic: str, stop: threading.Event) -> list[T
     return [TopicPartition(topic, number) for number in found.partitions]
 
 
-def _read(
-    consumer: Consumer, unread: dict[tuple[str, int], tuple[int, int]], written: Counter[tuple[str, int]]
-) -> None:
+def _read(consumer: Consumer, unread: Spans, written: Counter[tuple[str, int]]) -> None:
     """Count the events in spans (from, to) of offsets; all at once, or each partition would cost a wait."""
     consumer.assign([TopicPartition(topic, number, start) for (topic, number), (start, _) in unread.items()])
     ends = {place: end for place, (_, end) in unread.items()}
@@ -141,8 +178,9 @@ def _read(
             if error is None:
                 position += 1
                 headers = dict(message.headers() or ())
-                if "session" in headers and "sequence" in headers:
-                    written[headers["session"].decode(), int(headers["sequence"])] += 1
+                sequence = _sequence(message.value() or b"")
+                if "session" in headers and sequence is not None:
+                    written[headers["session"].decode(), sequence] += 1
             elif error.code() in PASSING:
                 continue
             elif error.code() != KafkaError._PARTITION_EOF:
@@ -150,3 +188,10 @@ def _read(
             if position >= ends.get(place, position + 1):
                 del ends[place]
     consumer.unassign()
+
+
+def _sequence(frame: bytes) -> int | None:
+    try:
+        return (decode_fast(frame) or decode_exact(frame))[2]
+    except ValueError:  # a dead letter
+        return sequence_in(frame)

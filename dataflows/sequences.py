@@ -40,6 +40,9 @@ class Sequences:
         """Sent and not acknowledged; a doubled one counts twice."""
 
     def arrived(self, sequence: int, now: float) -> Arrival:
+        if sequence == self.newest + 1:  # nearly always
+            self.newest, self._repeated_until = sequence, 0
+            return Arrival.NEW
         if sequence > self.newest:
             holes = range(max(self.newest + 1, sequence - MISSING_MAX), sequence)
             self._missing.update(dict.fromkeys(holes, now))

@@ -47,13 +47,13 @@ class Rejected(NamedTuple):
     error: str
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     event_id: str
     timestamp: Time | None = None
     sequence: int | None = None
 
 
-class _Trade(_Event, kw_only=True):
+class _Trade(_Event, kw_only=True, gc=False):
     trade_id: str
     symbol: str
     price: Decimal
@@ -65,7 +65,7 @@ class _Trade(_Event, kw_only=True):
     is_aggressive_buy: bool
 
 
-class _Order(_Event, kw_only=True):
+class _Order(_Event, kw_only=True, gc=False):
     order_id: str
     symbol: str
     side: str
@@ -78,7 +78,7 @@ class _Order(_Event, kw_only=True):
     reason: str | None = None
 
 
-class _Quote(_Event, kw_only=True):
+class _Quote(_Event, kw_only=True, gc=False):
     symbol: str
     best_bid: Decimal | None = None
     best_bid_size: Decimal = Decimal(0)
@@ -87,20 +87,20 @@ class _Quote(_Event, kw_only=True):
     spread: Decimal | None = None
 
 
-class _Level(msgspec.Struct):
+class _Level(msgspec.Struct, gc=False):
     price: Decimal
     quantity: Decimal
     order_count: int = 0
 
 
-class _OrderBook(_Event, kw_only=True):
+class _OrderBook(_Event, kw_only=True, gc=False):
     symbol: str
     bids: list[_Level]
     asks: list[_Level]
     sequence_number: int | None = None
 
 
-class _Stats(_Event, kw_only=True):
+class _Stats(_Event, kw_only=True, gc=False):
     symbol: str
     open: Decimal
     high: Decimal
@@ -111,7 +111,7 @@ class _Stats(_Event, kw_only=True):
     vwap: Decimal
 
 
-class _Halt(msgspec.Struct, kw_only=True):
+class _Halt(msgspec.Struct, kw_only=True, gc=False):
     event_id: str | None = None
     timestamp: Time | None = None
     sequence: int | None = None
@@ -125,7 +125,7 @@ class _Halt(msgspec.Struct, kw_only=True):
     halted_at: Time | None = None
 
 
-class _AgentAction(_Event, kw_only=True):
+class _AgentAction(_Event, kw_only=True, gc=False):
     agent_id: str
     agent_type: str
     symbol: str
@@ -133,43 +133,43 @@ class _AgentAction(_Event, kw_only=True):
     decision_factors: list[str]
 
 
-class _Frame(msgspec.Struct, kw_only=True):
+class _Frame(msgspec.Struct, kw_only=True, gc=False):
     timestamp: Time | None = None
     """Some older frames carry the time here instead of inside ``data``."""
     data: Any
 
 
-class _TradeFrame(_Frame, kw_only=True):
+class _TradeFrame(_Frame, kw_only=True, gc=False):
     event_type: Literal["TradeExecuted"]
     data: _Trade
 
 
-class _OrderFrame(_Frame, kw_only=True):
+class _OrderFrame(_Frame, kw_only=True, gc=False):
     event_type: Literal["OrderPlaced", "OrderCancelled"]
     data: _Order
 
 
-class _QuoteFrame(_Frame, kw_only=True):
+class _QuoteFrame(_Frame, kw_only=True, gc=False):
     event_type: Literal["QuoteUpdate"]
     data: _Quote
 
 
-class _OrderBookFrame(_Frame, kw_only=True):
+class _OrderBookFrame(_Frame, kw_only=True, gc=False):
     event_type: Literal["OrderBookSnapshot"]
     data: _OrderBook
 
 
-class _StatsFrame(_Frame, kw_only=True):
+class _StatsFrame(_Frame, kw_only=True, gc=False):
     event_type: Literal["MarketStats"]
     data: _Stats
 
 
-class _HaltFrame(_Frame, kw_only=True):
+class _HaltFrame(_Frame, kw_only=True, gc=False):
     event_type: Literal["TradingHalt", "TradingResume"]
     data: _Halt
 
 
-class _AgentActionFrame(_Frame, kw_only=True):
+class _AgentActionFrame(_Frame, kw_only=True, gc=False):
     event_type: Literal["AgentAction"]
     data: _AgentAction
 
@@ -201,7 +201,8 @@ class FrameParser:
 
     def parse(self, records: Sequence[Record], ingested_at: datetime) -> tuple[pa.Table, list[Rejected]]:
         """Rows for the table, in the order of ``records``, and the records refused."""
-        good: list[tuple[Record, Any]] = []
+        good: list[Record] = []
+        frames: list[Any] = []
         rejected: list[Rejected] = []
         decode = self._decoder.decode
         for record in records:
@@ -215,46 +216,52 @@ class FrameParser:
                 if frame.timestamp is None and self._needs_time:
                     rejected.append(Rejected(record, "neither data nor the frame has a timestamp"))
                     continue
-            good.append((record, frame))
-        tables = self._build(good, ingested_at, rejected)
+            good.append(record)
+            frames.append(frame)
+        tables = self._build(good, frames, ingested_at, rejected)
         return pa.concat_tables(tables) if tables else self._schema.empty_table(), rejected
 
     def _build(
-        self, rows: Sequence[tuple[Record, Any]], ingested_at: datetime, rejected: list[Rejected]
+        self, records: list[Record], frames: list[Any], ingested_at: datetime, rejected: list[Rejected]
     ) -> list[pa.Table]:
         """Tables of the rows that fit; halves what does not until the rows at fault are found."""
-        if not rows:
+        if not records:
             return []
         try:
-            return [self._table(rows, ingested_at)]
+            return [self._table(records, frames, ingested_at)]
         except _REFUSED as error:
-            if len(rows) == 1:
-                rejected.append(Rejected(rows[0][0], str(error)))
+            if len(records) == 1:
+                rejected.append(Rejected(records[0], str(error)))
                 return []
-        middle = len(rows) // 2
-        return self._build(rows[:middle], ingested_at, rejected) + self._build(
-            rows[middle:], ingested_at, rejected
-        )
+        middle = len(records) // 2
+        return [
+            *self._build(records[:middle], frames[:middle], ingested_at, rejected),
+            *self._build(records[middle:], frames[middle:], ingested_at, rejected),
+        ]
 
-    def _table(self, rows: Sequence[tuple[Record, Any]], ingested_at: datetime) -> pa.Table:
-        arrays = [self._array(name, rows) for name in self._columns]
-        records = [record for record, _ in rows]
-        of_kafka: dict[str, list[Any]] = {
-            "_kafka_topic": [r.topic for r in records],
-            "_kafka_partition": [r.partition for r in records],
-            "_kafka_offset": [r.offset for r in records],
-            "_kafka_timestamp": [None if r.timestamp_ms is None else r.timestamp_ms * 1000 for r in records],
-            "_received_at": [None if r.received_at_ns is None else r.received_at_ns // 1000 for r in records],
-            "_ingested_at": [ingested_at] * len(records),
+    def _table(self, records: list[Record], frames: list[Any], ingested_at: datetime) -> pa.Table:
+        events = [frame.data for frame in frames]
+        columns = {name: self._array(name, events) for name in self._columns if name != "event_type"}
+        if "event_type" in self._columns:
+            kind = self._schema.field("event_type").type
+            columns["event_type"] = pa.array([frame.event_type for frame in frames], kind)
+        topics, partitions, offsets, timestamps, received, _, _ = zip(*records, strict=True)
+        of_kafka: dict[str, Sequence[Any]] = {
+            "_kafka_topic": topics,
+            "_kafka_partition": partitions,
+            "_kafka_offset": offsets,
+            "_kafka_timestamp": [None if ms is None else ms * 1000 for ms in timestamps],
+            "_received_at": [None if ns is None else ns // 1000 for ns in received],
         }
-        arrays += [pa.array(of_kafka[f.name], f.type) for f in self._schema if f.name.startswith("_")]
-        return pa.Table.from_arrays(arrays, schema=self._schema)
+        for name, values in of_kafka.items():
+            columns[name] = pa.array(values, self._schema.field(name).type)
+        now = pa.scalar(ingested_at, self._schema.field("_ingested_at").type)
+        columns["_ingested_at"] = pa.repeat(now, len(records))
+        return pa.Table.from_arrays([columns[name] for name in self._schema.names], schema=self._schema)
 
-    def _array(self, name: str, rows: Sequence[tuple[Record, Any]]) -> pa.Array:
+    def _array(self, name: str, events: Sequence[Any]) -> pa.Array:
         kind = self._schema.field(name).type
-        if name == "event_type":
-            return pa.array([frame.event_type for _, frame in rows], kind)
-        values = [getattr(frame.data, name) for _, frame in rows]
+        values = [getattr(event, name) for event in events]
         if name in _DERIVED:
             return pa.array([_rounded(value) for value in values], kind)
         if pa.types.is_large_list(kind) and pa.types.is_struct(kind.value_type):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import string
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,7 +14,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from confluent_kafka import Message
+from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -22,8 +25,9 @@ from websockets.protocol import State
 
 from dataflows import checkpoint
 from dataflows.bridge import Bridge
+from dataflows.delivery import partition_of
 from dataflows.settings import StreamSettings
-from dataflows.topics import DLQ_RAW, RAW_TOPICS
+from dataflows.topics import DLQ_RAW, RAW_QUOTES, RAW_TOPICS
 
 NOW = "2024-08-08T00:00:00.000001Z"
 
@@ -224,7 +228,9 @@ def test_a_killed_bridge_loses_and_doubles_nothing(
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("subprotocols", [["tickhouse.batch.v1"], None], ids=["batched", "plain"])
 def test_a_connection_that_breaks_is_resumed_without_loss_or_doubles_and_wire_duplicates_pass(
+    subprotocols: list[str] | None,
     exchange: Exchange,
     service: Callable[..., Any],
     stream_settings: StreamSettings,
@@ -232,6 +238,7 @@ def test_a_connection_that_breaks_is_resumed_without_loss_or_doubles_and_wire_du
     unique: str,
     until: Callable[..., Any],
 ) -> None:
+    exchange.subprotocols = subprotocols
     bridge = service("dataflows.bridge", ws_url=exchange.url)
     exchange.frames += quotes(unique, 1, 1000)
     bridge.start()
@@ -246,6 +253,67 @@ def test_a_connection_that_breaks_is_resumed_without_loss_or_doubles_and_wire_du
     assert bridge.stop() == 0
 
 
+@pytest.fixture
+def small_quotes(broker: str) -> Iterator[None]:
+    """raw.quotes takes no message above 4 kB."""
+    admin = AdminClient({"bootstrap.servers": broker})
+
+    def limit(value: int) -> None:
+        resource = ConfigResource(ConfigResource.Type.TOPIC, RAW_QUOTES)
+        entry = ConfigEntry("max.message.bytes", str(value), incremental_operation=AlterConfigOpType.SET)
+        resource.add_incremental_config(entry)
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result()
+
+    limit(4096)
+    yield
+    limit(1_048_588)
+
+
+@pytest.mark.integration
+def test_a_frame_that_kafka_refuses_is_not_passed_over(
+    small_quotes: None,
+    exchange: Exchange,
+    service: Callable[..., Any],
+    stream_settings: StreamSettings,
+    unique: str,
+    until: Callable[..., Any],
+) -> None:
+    """Also when it is not the last of its partition in a message, whose delivery alone is reported."""
+    noise = json.dumps("".join(random.Random(1).choices(string.ascii_letters, k=20_000))).encode()
+    frames = quotes(unique, 1, 10)
+    frames[4] = frames[4].replace(b'"symbol"', b'"note":' + noise + b',"symbol"')
+    exchange.frames += frames
+    bridge = service("dataflows.bridge", ws_url=exchange.url)
+    bridge.start()
+    until("the bridge gives up", lambda: not bridge.alive())
+    assert "Message size too large" in bridge.log.read_text()
+    saved = checkpoint.load(stream_settings.data_dir / "bridge" / "state.json")
+    assert saved is not None
+    assert saved.acknowledged < 5
+
+
+@pytest.mark.integration
+def test_a_key_goes_where_librdkafka_would_send_it(broker: str, unique: str, until: Callable[..., Any]) -> None:
+    admin = AdminClient({"bootstrap.servers": broker})
+    admin.create_topics([NewTopic(unique, 97)])[unique].result()
+    until("all partitions are known", lambda: len(admin.list_topics(unique).topics[unique].partitions) == 97)
+    chance = random.Random(1)
+    keys = [chance.randbytes(chance.randrange(20)) for _ in range(500)]
+    found: dict[bytes, int] = {}
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        assert error is None
+        found[message.key() or b""] = message.partition()
+
+    producer = Producer({"bootstrap.servers": broker, "partitioner": "murmur2"})
+    for key in keys:
+        producer.produce(unique, b"x", key, on_delivery=delivered)
+    assert producer.flush(30) == 0
+    assert found == {key: partition_of(key, 97) for key in keys}
+    admin.delete_topics([unique])[unique].result()
+
+
 SCALARS = st.none() | st.floats() | st.integers() | st.text()
 FIELDS = st.sampled_from(["event_type", "data", "type", "sequence", "timestamp"])
 NESTED = st.lists(SCALARS) | st.dictionaries(FIELDS, SCALARS | st.dictionaries(FIELDS, SCALARS))
@@ -254,17 +322,17 @@ ANYTHING = st.binary(max_size=300) | NESTED.map(lambda value: json.dumps(value).
 
 def test_no_bytes_stop_the_bridge() -> None:
     nowhere = StreamSettings(kafka_bootstrap="127.0.0.1:1", kafka_config={"log_level": "0"})
-    bridge = Bridge(nowhere, threading.Event())
+    bridge = Bridge(nowhere, threading.Event(), {topic: {0: 0} for topic in (*RAW_TOPICS, DLQ_RAW)})
 
     @hypothesis_settings(max_examples=200, deadline=None)
-    @given(ANYTHING)
-    def take(frame: bytes) -> None:
-        assert bridge.take(frame) is None
+    @given(st.lists(ANYTHING))
+    def take(frames: list[bytes]) -> None:
+        bridge.take(frames)
 
     take()
-    assert bridge.take(b"[" * 100_000) is None
-    assert bridge.take(b'{"event_type":"TradeExecuted","data":{"sequence":' + b"9" * 5000 + b"}}") is None
-    assert bridge.take(b"x" * 1_000_001) is None
+    bridge.take([b"[" * 100_000])
+    bridge.take([b'{"event_type":"TradeExecuted","data":{"sequence":' + b"9" * 5000 + b"}}"])
+    bridge.take([b"x" * 1_000_001])
 
 
 def test_a_checkpoint_survives_on_disk_and_a_foreign_file_is_named(tmp_path: Path) -> None:
