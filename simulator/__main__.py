@@ -27,7 +27,6 @@ from typing import Any
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics, start_http_server
 from pydantic import ValidationError
 
-from simulator.capture import Replay, ReplayCollector, ReplayError
 from simulator.continuation import last_prices
 from simulator.events import format_timestamp
 from simulator.exchange import Exchange
@@ -36,7 +35,8 @@ from simulator.journal import Journal, JournalError
 from simulator.market import DEFAULT_CONFIG, MarketConfig, MarketConfigError, load_market
 from simulator.metrics import ExchangeMetrics
 from simulator.publisher import Feed, Publisher
-from simulator.recording import Progress, RecordingError, record
+from simulator.recorded.capture import Replay, ReplayCollector, ReplayError
+from simulator.recorded.recording import Progress, RecordingError, record
 from simulator.replay import open_replay
 from simulator.server import ExchangeServer
 from simulator.settings import ExchangeSettings

@@ -1,42 +1,13 @@
-"""A recorded Binance USD-M futures capture as frames of the wire contract; and the choice among the formats.
-
-In: a file of lines ``<local time, ns> <JSON>``, as hftbacktest's collector writes them: one symbol a file; trades,
-best quotes, order-book differences, and the REST snapshots that the book starts from.
-Out: ``(event time, frame)`` in the order of the capture: trade → TradeExecuted, best quote → QuoteUpdate, the
-book kept from the differences → OrderBookSnapshot (at most one per 100 ms), and once a second MarketStats of the
-trades so far.
-
-The event time is the venue's transaction time ``T``. It may step back a little between the venue's streams; it
-is given on as the venue said it. The venue prints trades of price or quantity zero for its own bookkeeping: they
-are no trades, and are counted and left out.
-
-A gap is a break of the venue's chain of book differences (``pu`` ≠ the ``u`` before; :mod:`simulator.venue_book`):
-logged, counted, and no order book is printed until the next snapshot.
-"""
+"""A recorded market of any known format, as a feed."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
 from pathlib import Path
 
-from simulator.binance import BookTicker, DepthUpdate, Snapshot, Trade, parse_line
-from simulator.capture import BAD_LINE, OtherFormatError, OtherStream, Replay, ReplayCounts, ReplayError
-from simulator.coinbase import CoinbaseReplay
-from simulator.recording import RecordingReplay
-from simulator.venue_book import BookDiff, VenueBook
-from simulator.venue_frames import (
-    BOOK_DEPTH,
-    BOOK_INTERVAL_US,
-    STATS_INTERVAL_US,
-    Frame,
-    FrameNumbering,
-    SymbolFrames,
-)
-
-EXCHANGE = "BINANCE-USDM"
-
-logger = logging.getLogger(__name__)
+from simulator.recorded.binance import BinanceReplay
+from simulator.recorded.capture import OtherFormatError, Replay, ReplayError
+from simulator.recorded.coinbase import CoinbaseReplay
+from simulator.recorded.recording import RecordingReplay
 
 
 def open_replay(path: str | Path) -> Replay:
@@ -53,98 +24,3 @@ def open_replay(path: str | Path) -> Replay:
             continue
     known = ", ".join(kind.format_name for kind in formats)
     raise ReplayError(f"{path} is no recorded market; known are: {known}")
-
-
-class BinanceReplay(Replay):
-    """A finite feed of one capture of one symbol."""
-
-    exchange = EXCHANGE
-    format_name = "Binance USD-M capture"
-    translation = (1, BOOK_DEPTH, BOOK_INTERVAL_US // 1_000, STATS_INTERVAL_US // 1_000)
-
-    def _find_symbols(self, lines: Iterable[bytes]) -> list[str]:
-        for line in lines:
-            try:
-                message = parse_line(line)
-            except (OtherStream, *BAD_LINE):
-                continue  # events() reports it
-            if not isinstance(message, Snapshot):
-                return [message.symbol]
-        return []
-
-    def _translator(self) -> _Translator:
-        return _Translator(self.symbols[0], self.session_id, self.counts)
-
-
-class _Translator:
-    """Lines of one capture → frames; keeps the book."""
-
-    def __init__(self, symbol: str, session_id: str, counts: ReplayCounts) -> None:
-        self._symbol = symbol
-        self._counts = counts
-        self._book = VenueBook()
-        self._frames = SymbolFrames(FrameNumbering(session_id, counts), EXCHANGE, symbol)
-
-    def bad_line(self, line: bytes) -> None:
-        """A lost difference shows in the chain of the next one."""
-
-    def translate(self, line: bytes) -> list[Frame]:
-        """The frames of one line: none, one, or one and the statistics that were due."""
-        message = parse_line(line)
-        if isinstance(message, Snapshot):
-            return self._snapshot(message)
-        if message.symbol != self._symbol:
-            raise ValueError(f"of {message.symbol}, in a capture of {self._symbol}: one file holds one symbol")
-        time_us = message.time_ms * 1_000
-        frame: Frame | None
-        if isinstance(message, BookTicker):
-            frame = self._frames.quote(time_us, message.bid, message.bid_size, message.ask, message.ask_size)
-        elif isinstance(message, Trade):
-            frame = self._frames.trade(
-                time_us,
-                message.trade_id,
-                message.price,
-                message.quantity,
-                is_aggressive_buy=not message.buyer_is_maker,
-            )
-            self._counts.zero_trades += frame is None
-        else:
-            frame = self._diff(message, time_us)
-        frames = [] if frame is None else [frame]
-        stats = self._frames.stats(time_us)
-        if stats is not None:
-            frames.append(stats)
-        return frames
-
-    def _diff(self, diff: DepthUpdate, time_us: int) -> Frame | None:
-        changed = False
-        try:
-            changed = self._book.apply_diff(BookDiff(diff.first, diff.last, diff.previous, diff.bids, diff.asks))
-        finally:
-            self._note_gaps()
-        if not changed or time_us < self._frames.next_book_us:
-            return None
-        return self._book_frame(time_us)
-
-    def _snapshot(self, snapshot: Snapshot) -> list[Frame]:
-        try:
-            synchronised = self._book.apply_snapshot(snapshot.last_update_id, snapshot.bids, snapshot.asks)
-        finally:
-            self._note_gaps()
-        if not synchronised:
-            return []
-        if self._book.resyncs > self._counts.book_resyncs:
-            self._counts.book_resyncs = self._book.resyncs
-            logger.info("%s: book is in sync again at update id %d", self._symbol, self._book.last_update_id)
-        return [self._book_frame(snapshot.time_ms * 1_000)]
-
-    def _note_gaps(self) -> None:
-        for _ in range(self._book.gaps - self._counts.gaps):
-            self._counts.gap(
-                0,
-                f"{self._symbol}: the chain of book differences breaks after update id "
-                f"{self._book.last_update_id}; no order book until the next snapshot",
-            )
-
-    def _book_frame(self, time_us: int) -> Frame:
-        return self._frames.book(time_us, self._book.top(BOOK_DEPTH), self._book.last_update_id)

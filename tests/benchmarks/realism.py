@@ -23,9 +23,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import NormalDist, fmean, median, pstdev
 
-from simulator.capture import Replay
 from simulator.exchange import Exchange
 from simulator.market import load_market
+from simulator.recorded.capture import Replay
 from simulator.replay import open_replay
 from tests.benchmarks.plots import Panel, document
 from tests.benchmarks.scorecard import (

@@ -20,7 +20,7 @@ from simulator.events import (
     TradeExecutedFrame,
     parse_frame,
 )
-from simulator.replay import BinanceReplay
+from simulator.recorded.binance import BinanceReplay
 
 CAPTURE = Path(__file__).parents[3] / "shared/data/usdm_btcusdt_20240808.gz"
 pytestmark = pytest.mark.skipif(not CAPTURE.exists(), reason=f"recorded capture {CAPTURE.name} is not here")

@@ -1,4 +1,4 @@
-"""simulator.coinbase: small captures made by hand, broken in known ways."""
+"""simulator.recorded.coinbase: small captures made by hand, broken in known ways."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulator.capture import OtherFormatError
-from simulator.coinbase import CoinbaseReplay
 from simulator.events import parse_frame
-from simulator.replay import BinanceReplay, open_replay
+from simulator.recorded.binance import BinanceReplay
+from simulator.recorded.capture import OtherFormatError
+from simulator.recorded.coinbase import CoinbaseReplay
+from simulator.replay import open_replay
 
 CONNECT = "wss://ws-feed.pro.coinbase.com <-> 1618677816.8434298"
 SUBSCRIBE = (
@@ -284,7 +285,7 @@ def test_the_symbols_are_those_of_the_subscription_and_those_seen(tmp_path: Path
 
 
 def test_too_many_products_are_refused_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulator.coinbase.MAX_PRODUCTS", 2)
+    monkeypatch.setattr("simulator.recorded.coinbase.MAX_PRODUCTS", 2)
     replay = CoinbaseReplay(write(tmp_path / "c", *(match(1, product_id=f"{n}-USD") for n in range(4))))
     assert len(frames(replay, "TradeExecuted")) == 2
     assert (replay.counts.bad_lines, len(replay.symbols)) == (2, 2)

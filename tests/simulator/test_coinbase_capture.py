@@ -1,4 +1,4 @@
-"""simulator.coinbase on a whole recorded capture, against figures taken from the file itself."""
+"""simulator.recorded.coinbase on a whole recorded capture, against figures taken from the file itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from simulator.coinbase import CoinbaseReplay
 from simulator.events import (
     MarketEvent,
     MarketStatsFrame,
@@ -19,6 +18,7 @@ from simulator.events import (
     TradeExecutedFrame,
     parse_frame,
 )
+from simulator.recorded.coinbase import CoinbaseReplay
 
 CAPTURE = Path(__file__).parents[3] / "shared/data/coinbase_ws_capture.txt"
 pytestmark = pytest.mark.skipif(not CAPTURE.exists(), reason=f"recorded capture {CAPTURE.name} is not here")

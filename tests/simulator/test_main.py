@@ -14,8 +14,8 @@ import pytest
 from websockets.sync.client import connect as connect_websocket
 
 from simulator.__main__ import StartError, read_settings
-from simulator.coinbase import CoinbaseReplay
 from simulator.events import format_timestamp, parse_frame
+from simulator.recorded.coinbase import CoinbaseReplay
 
 COINBASE = Path(__file__).parents[3] / "shared/data/coinbase_ws_capture.txt"
 

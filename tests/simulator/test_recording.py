@@ -1,4 +1,4 @@
-"""simulator.recording: what is recorded is served again byte for byte; broken files are told and survived."""
+"""Recordings of our own: what is recorded is served again byte for byte; broken files are told and survived."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulator.capture import ReplayCollector, ReplayError
 from simulator.events import format_timestamp
 from simulator.exchange import Exchange
 from simulator.market import load_market
-from simulator.recording import Progress, RecordingError, RecordingReplay, record
+from simulator.recorded.capture import ReplayCollector, ReplayError
+from simulator.recorded.recording import Progress, RecordingError, RecordingReplay, record
 from simulator.replay import open_replay
 
 START_US = 1_767_623_400_000_000

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulator.capture import ReplayError
 from simulator.events import parse_frame
-from simulator.replay import BinanceReplay, open_replay
+from simulator.recorded.binance import BinanceReplay
+from simulator.recorded.capture import ReplayError
+from simulator.replay import open_replay
 
 T0 = 1_723_161_256_000
 
@@ -222,7 +223,7 @@ def test_other_streams_are_counted_and_are_no_errors(tmp_path: Path) -> None:
 
 
 def test_a_line_longer_than_the_limit_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulator.capture.MAX_LINE_BYTES", 1_000)
+    monkeypatch.setattr("simulator.recorded.capture.MAX_LINE_BYTES", 1_000)
     long = trade(2).replace("BTCUSDT", "B" * 5_000)
     replay = BinanceReplay(write(tmp_path / "c", trade(1), long, trade(3)))
     assert [t["trade_id"][-1] for t in frames(replay, "TradeExecuted")] == ["1", "3"]

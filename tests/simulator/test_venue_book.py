@@ -1,4 +1,4 @@
-"""simulator.venue_book: the venue's sequence rules, and the levels against a naive book."""
+"""simulator.recorded.venue_book: the venue's sequence rules, and the levels against a naive book."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.venue_book import BookDiff, Level, VenueBook, units
+from simulator.recorded.venue_book import BookDiff, Level, VenueBook, units
 
 
 def diff(

@@ -29,9 +29,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from simulator.capture import BAD_LINE, OtherStream, Replay, ReplayCounts
-from simulator.venue_book import Level, Levels, units
-from simulator.venue_frames import (
+from simulator.recorded.capture import BAD_LINE, OtherStream, Replay, ReplayCounts
+from simulator.recorded.venue_book import Level, Levels, units
+from simulator.recorded.venue_frames import (
     BOOK_DEPTH,
     BOOK_INTERVAL_US,
     STATS_INTERVAL_US,

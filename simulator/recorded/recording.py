@@ -23,9 +23,9 @@ from typing import IO, Annotated, Any, Literal, cast
 
 import msgspec
 
-from simulator.capture import BAD_LINE, Replay, ReplayCounts, ReplayError
 from simulator.events import EVENT_TYPES, MAX_FRAME_BYTES
 from simulator.publisher import Feed
+from simulator.recorded.capture import BAD_LINE, Replay, ReplayCounts, ReplayError
 
 FORMAT = 1
 BLOCK_FRAMES = 500

@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from simulator.capture import ReplayCounts
 from simulator.events import format_timestamp
-from simulator.venue_book import UNITS_PER_ONE, Level, units
+from simulator.recorded.capture import ReplayCounts
+from simulator.recorded.venue_book import UNITS_PER_ONE, Level, units
 
 BOOK_DEPTH = 20
 """Levels a side in an OrderBookSnapshot."""

@@ -1,0 +1,1 @@
+"""Recorded markets as feeds: one module a format, and what they share."""
