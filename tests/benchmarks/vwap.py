@@ -17,15 +17,12 @@ import argparse
 import csv
 import heapq
 import json
-import os
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -49,8 +46,8 @@ from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, Output
 from dataflows.topics import PROCESSED_VWAP, RAW_TRADES, ensure_topics
 from dataflows.vwap import FLOW, Stamped, build, op_windows
-from deploy.local import broker as brokers
 from simulator.events import format_timestamp
+from tests.benchmarks.brokers import ROOT, a_broker
 
 TARGET_RATIO_DUCKDB = 0.65
 TARGET_LIVE = 400_000
@@ -61,7 +58,6 @@ APART_US = 1_000
 FLINK = "2.3.0"
 CLOSER = "~"
 """A symbol of one trade, an hour after all others: closes their windows."""
-ROOT = Path(__file__).resolve().parents[2]
 
 Table = dict[tuple[str, str], tuple[Any, ...]]
 """(symbol, window start) → open, high, low, close, volume, notional, trades, buy volume"""
@@ -210,7 +206,7 @@ def bench_kafka(folder: Path, trades: int, broker: str) -> bool:
     """Topic → windows → topic, with the production flow and a snapshot each second."""
     path = write_frames(folder / "trades.ndjson", trades, 500, 2_000_000)
     _, expected = run_duckdb(path)
-    with started_broker(folder, broker) as address:
+    with a_broker(broker) as address:
         settings = StreamSettings(kafka_bootstrap=address, data_dir=folder / "data", window_ahead_seconds=1e9)
         ensure_topics(settings)
         read = fill_topic(path, address)
@@ -263,29 +259,6 @@ def run_flink(python: Path, path: Path, output: Path) -> tuple[float, Table]:
                 key = (row[0], format_timestamp(int(row[1]) * 1_000_000))
                 found[key] = (high, low, volume, notional, int(row[6]), Decimal(row[7]))
     return float(done.stdout.split()[-1]), found
-
-
-@contextmanager
-def started_broker(folder: Path, wanted: str) -> Iterator[str]:
-    """A broker of its own, empty."""
-    ports = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    port, controller_port = (int(server.getsockname()[1]) for server in ports)
-    for server in ports:
-        server.close()
-    cache = Path(os.environ.get("TICKHOUSE_CACHE_DIR") or ROOT / ".tickhouse" / "cache")
-    chosen = brokers.prepare(wanted, cache, folder / "broker", port, controller_port)
-    assert chosen.command is not None, "--broker is auto, kafka or embedded"
-    with (folder / "broker.log").open("wb") as log:
-        process = subprocess.Popen(chosen.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 60
-        while not brokers.answers(chosen.address):
-            assert process.poll() is None, f"the broker died:\n{(folder / 'broker.log').read_text()}"
-            assert time.monotonic() < deadline, f"the broker is not ready:\n{(folder / 'broker.log').read_text()}"
-        yield chosen.address
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
 
 
 def fill_topic(path: Path, address: str) -> int:
