@@ -39,6 +39,11 @@ replay file *args: _sync
 record out *args: _sync
     @uv run --no-sync python -m simulator --out "$@"
 
+# One flow as several processes: cluster N enrichment|vwap|alerts|orderbook
+[group('run')]
+cluster processes flow: _sync
+    @uv run --no-sync python -m dataflows.cluster "$@"
+
 # Drain and stop everything; nothing is lost
 [group('run')]
 down *args: _sync

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
@@ -53,11 +54,19 @@ def run(build: BuildFlow, settings: StreamSettings, *, metrics_port: int) -> Non
         log.info("%s starts", flow.flow_id)
         store = recovery_store(settings.data_dir / "recovery" / flow.flow_id)
         recovery = RecoveryConfig(store)  # type: ignore[no-untyped-call]
-        cli_main(flow, epoch_interval=EPOCH, recovery_config=recovery)  # type: ignore[no-untyped-call]
+        cli_main(flow, epoch_interval=EPOCH, recovery_config=recovery, **cluster())  # type: ignore[no-untyped-call]
     except Stopped:
         pass
     SERVICE_READY.set(0)
     log.info("stopped")
+
+
+def cluster() -> dict[str, Any]:
+    """This process's place among those of the flow, from Bytewax's own variables; nothing for a flow by itself."""
+    if "BYTEWAX_PROCESS_ID" not in os.environ:
+        return {}
+    addresses = os.environ["BYTEWAX_ADDRESSES"].split(";")
+    return {"process_id": int(os.environ["BYTEWAX_PROCESS_ID"]), "addresses": addresses}
 
 
 def recovery_store(folder: Path) -> Path:
