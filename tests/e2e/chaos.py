@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -121,11 +122,17 @@ class Storm:
             count = 1 if "read_" in point else self._random.randint(1, 4)
             order.write_text(f"{point}:{count}")
             self._count(f"{name} {point}")  # the kill that follows from the order
-        row = until(
-            lambda: self._instance.health()[name], lambda row: row.pid != 0, HEAL_SECONDS, f"{name} is running"
-        )
-        os.kill(row.pid, signal.SIGKILL)
+        until(lambda: self._killed(name), bool, HEAL_SECONDS, f"{name} is running")
         self._count(name)
+
+    def _killed(self, name: str) -> bool:
+        """False where it is not running at this moment, or died of an order between the look and the blow."""
+        pid = self._instance.health()[name].pid
+        with suppress(ProcessLookupError):
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                return True
+        return False
 
     def _count(self, what: str) -> None:
         self.kills[what] += 1
@@ -273,7 +280,7 @@ def main() -> int:
         instance.up(f"broker={options.broker}")
         kills, lines = run(instance, options.kills, options.seed)
         printed = journal.totals(instance.data_dir)
-    except AssertionError:
+    except BaseException:
         print(f"{instance.log_ends()}\neverything it left is in {folder}")
         raise
     finally:
