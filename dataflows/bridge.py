@@ -91,7 +91,7 @@ class Bridge:
         self._written: Counter[tuple[str, int]] = Counter()
         """(session, sequence) in Kafka beyond the checkpoint, from before the last crash."""
         self._written_until = 0
-        """The largest of these sequences."""
+        """The largest of these sequences; nothing of a later session is there, for it begins with a checkpoint."""
         self._deliveries = Deliveries(ends or {})
         self._place = lru_cache(PLACES_MAX)(self._find_place)
         self._held: list[bytes] = []
@@ -112,9 +112,10 @@ class Bridge:
         self._deliveries.ends, self._written = await asyncio.to_thread(
             checkpoint.read_ends, self._settings, topics, saved, self._stop
         )
-        self._written_until = max((sequence for _, sequence in self._written), default=0)
         if saved is not None:
             self._session = saved.session
+            of_session = [sequence for session, sequence in self._written if session == saved.session]
+            self._written_until = max(of_session, default=0)
             self._sequences = Sequences(saved.acknowledged)
             log.info(
                 "resuming session %s after sequence %d; %d later frames are in Kafka already",
@@ -333,6 +334,7 @@ class Bridge:
             await asyncio.sleep(0.005)
         log.info("session %s from sequence %d", session, first)
         self._session, self._sequences, self._mark = session, Sequences(first - 1), None
+        self._written_until = 0
         checkpoint.save(self._path, Checkpoint(session, first - 1, self._checkpoint_offsets()))
 
     def _checkpoint_offsets(self) -> Offsets:
@@ -349,12 +351,14 @@ class Bridge:
             return
         acknowledged = self._sequences.acknowledged()
         metrics.BRIDGE_ACKNOWLEDGED.set(acknowledged)
-        if final and not self._deliveries.pending:
+        # What an earlier bridge had written counts too: it stands before the ends, and may have yet to come again.
+        newest = max(self._sequences.newest, self._written_until)
+        if final and acknowledged >= newest and not self._deliveries.pending:
             checkpoint.save(self._path, Checkpoint(self._session, acknowledged, self._checkpoint_offsets()))
         elif self._mark is None or acknowledged >= self._mark[0]:
             if self._mark is not None:
                 checkpoint.save(self._path, Checkpoint(self._session, acknowledged, self._mark[1]))
-            self._mark = (self._sequences.newest, self._checkpoint_offsets())
+            self._mark = (newest, self._checkpoint_offsets())
 
 
 def _welcome(frame: bytes) -> dict[str, Any] | None:

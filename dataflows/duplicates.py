@@ -10,8 +10,8 @@ from array import array
 from collections.abc import Sequence
 
 REMEMBERED = 20_000
-"""Records that a duplicate is looked for among, at the least; at most twice as many, which take 3 MB. The copy
-that a wire makes follows close; a bridge that was killed sends again what was on its way, up to 20,000 frames."""
+"""Different records among which a duplicate is looked for, at the least; at most twice as many, which take 3 MB.
+A wire's copy follows close; a bridge that was killed sends again what was on its way, up to 20,000."""
 
 
 class Recent:
@@ -31,8 +31,10 @@ class Recent:
                 self._young |= batch
             else:
                 for place, identity in enumerate(some, begin):
-                    new[place] = identity not in self._young and identity not in self._old
-                    self._young.add(identity)
+                    if identity in self._young or identity in self._old:
+                        new[place] = False
+                    else:  # copies take no room: the promise is about records that differ
+                        self._young.add(identity)
             if len(self._young) >= REMEMBERED:
                 self._young, self._old = set(), self._young
             begin += len(some)

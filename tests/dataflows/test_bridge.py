@@ -228,6 +228,34 @@ def test_a_killed_bridge_loses_and_doubles_nothing(
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "stopped"])
+def test_a_bridge_that_never_reached_the_exchange_forgets_nothing_of_the_one_before(
+    killed: bool,
+    exchange: Exchange,
+    service: Callable[..., Any],
+    stream_settings: StreamSettings,
+    arrived: Callable[[], list[Message]],
+    unique: str,
+    until: Callable[..., Any],
+) -> None:
+    exchange.batch = 4  # at most 2,000 frames a second
+    exchange.frames += quotes(unique, 1, 10_000)
+    first = service("dataflows.bridge", ws_url=exchange.url)
+    first.start()
+    until("frames beyond the checkpoint are in Kafka", lambda: len(arrived()) >= 500)
+    first.kill()
+    second = service("dataflows.bridge", ws_url="ws://127.0.0.1:9")
+    second.start()
+    until("it has tried for three seconds", lambda: second.log.read_text().count("connecting again") >= 5)
+    second.kill() if killed else second.stop()
+    exchange.batch = 200
+    first.start()
+    until("all frames are in Kafka", lambda: len(arrived()) >= 10_000)
+    assert first.stop() == 0
+    assert sequences(arrived()) == Counter(range(1, 10_001))
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize("subprotocols", [["tickhouse.batch.v1"], None], ids=["batched", "plain"])
 def test_a_connection_that_breaks_is_resumed_without_loss_or_doubles_and_wire_duplicates_pass(
     subprotocols: list[str] | None,

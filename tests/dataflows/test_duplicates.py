@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from unittest.mock import patch
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dataflows import duplicates
@@ -31,6 +31,9 @@ def test_the_first_of_its_copies_is_new_and_no_other(identities: list[int], cuts
 
 
 @given(IDENTITIES, st.lists(st.integers(0, 60)), st.booleans())
+@example(
+    identities=[0, 1, -1, 2, -2, 0, 1, -1, 2], cuts=[], crash=False
+)  # copies that push out what they are not copies of
 def test_what_is_forgotten_does_not_depend_on_the_batching(
     identities: list[int], cuts: list[int], crash: bool
 ) -> None:

@@ -181,7 +181,8 @@ def shuffled(
         time_us = max(BASE, BASE + i * 1_800_000_000 // count - late)
         symbol = dice.choice(symbols)
         price, quantity = dice.randrange(1, 10**7) / 100, dice.randrange(1, 10**4) / 1000
-        made.append((symbol, trade_frame(symbol, time_us, price, quantity, i)))
+        sequence = seed * 1_000_000 + i  # two tests on one broker: else they would be copies of each other
+        made.append((symbol, trade_frame(symbol, time_us, price, quantity, sequence)))
     return made
 
 
