@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Message
 
+from dataflows.settings import StreamSettings
 from tests.dataflows.test_vwap import figures, naive_minutes, shuffled
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,13 +48,13 @@ class Running:
 
 
 @pytest.fixture
-def cluster(broker: str, tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """(processes, flow, metrics port) → running; everything is ended after the test."""
+def cluster(stream_settings: StreamSettings, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """(processes, flow, metrics port) → running, with the topics there; everything is ended after the test."""
     started: list[Running] = []
 
     def start(processes: int, flow: str, port: int = 0) -> Running:
         environment = {
-            "TICKHOUSE_KAFKA_BOOTSTRAP": broker,
+            "TICKHOUSE_KAFKA_BOOTSTRAP": stream_settings.kafka_bootstrap,
             "TICKHOUSE_DATA_DIR": str(tmp_path),
             "TICKHOUSE_IDLE_CLOSE_SECONDS": "2",
             "TICKHOUSE_WINDOW_AHEAD_SECONDS": "1e9",  # the trades are of the year 2030
