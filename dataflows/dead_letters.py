@@ -63,21 +63,20 @@ class DeadLetters:
         log.warning("%d records refused, the first: %s", len(letters), _described(letters[0]))
 
     def _produce(self, letter: Rejected, failed_at: datetime) -> None:
-        record = letter.record
         headers = {
             "error": letter.error[:MAX_ERROR_CHARS],
             "stage": self._stage,
-            "source_topic": record.topic,
-            "source_partition": str(record.partition),
-            "source_offset": str(record.offset),
+            "source_topic": letter.topic,
+            "source_partition": str(letter.partition),
+            "source_offset": str(letter.offset),
             "failed_at": failed_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
         }
         while True:
             try:
                 self._producer.produce(
                     DLQ_PROCESSING,
-                    value=record.value,
-                    key=record.key,
+                    value=letter.value,
+                    key=letter.key,
                     headers=[(name, value.encode()) for name, value in headers.items()],
                     on_delivery=self._delivered,
                 )
@@ -94,5 +93,4 @@ class DeadLetters:
 
 
 def _described(letter: Rejected) -> str:
-    record = letter.record
-    return f"{record.topic}/{record.partition}@{record.offset}: {letter.error[:200]}"
+    return f"{letter.topic}/{letter.partition}@{letter.offset}: {letter.error[:200]}"
