@@ -7,7 +7,8 @@ counts as read. Run with ``python -m dataflows.bronze``.
 On a crash, anywhere: rows and offsets are one commit, so the next start reads on right behind the last row; no
 record is missing and none stands twice by (topic, partition, offset). Dead letters may repeat. Bytewax keeps no
 state here. SIGTERM commits what was read and exits with 0. A catalog, store or broker that is away is waited
-for.
+for. As several processes (:mod:`dataflows.cluster`) each reads some partitions; all records of a table go to one
+of them, so a table has one writer as before.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from dataflows.metrics import (
     serve_metrics,
 )
 from dataflows.resume import resume_offsets
-from dataflows.run import log_to_stderr
+from dataflows.run import cluster, log_to_stderr
 from dataflows.settings import StreamSettings
 from dataflows.topics import (
     RAW_AGENT_ACTIONS,
@@ -335,7 +336,7 @@ def main() -> int:
         catalog = _open_lakehouse(lakehouse, stop)
         ensure_topics(settings, stop)
         flow = bronze_flow(settings, lakehouse, catalog, stop)
-        cli_main(flow)  # type: ignore[no-untyped-call]
+        cli_main(flow, **cluster())  # type: ignore[no-untyped-call]
     except Stopped:
         log.info("stopped while waiting; nothing was read")
     SERVICE_READY.set(0)
