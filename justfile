@@ -39,7 +39,7 @@ replay file *args: _sync
 record out *args: _sync
     @uv run --no-sync python -m simulator --out "$@"
 
-# One flow as several processes: cluster N enrichment|vwap|alerts|orderbook
+# One flow as several processes: cluster N enrichment|vwap|alerts|orderbook|bronze
 [group('run')]
 cluster processes flow: _sync
     @uv run --no-sync python -m dataflows.cluster "$@"

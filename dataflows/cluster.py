@@ -2,7 +2,7 @@
 
 In: a number of processes and the name of a flow. Out: that many processes, which share the partitions and exchange
 what belongs together; the same rows as one process would write. It runs until SIGTERM or Ctrl-C, then every one
-takes a last snapshot.
+takes a last snapshot; bronze, whose offsets are in its tables, commits instead.
 
 On a crash: Bytewax's processes cannot go on without one another, so when one ends all are ended and started again,
 from the newest snapshot that all had taken part in; the sink leaves out what is written already. The number of
@@ -26,7 +26,7 @@ from dataflows.settings import StreamSettings
 
 log = logging.getLogger(__name__)
 
-FLOWS = ("enrichment", "vwap", "alerts", "orderbook")
+FLOWS = ("enrichment", "vwap", "alerts", "orderbook", "bronze")
 MOST = 32
 PORTS_APART = 20
 """Between the metrics ports of one process and the next; the first has the flow's own."""
@@ -124,7 +124,8 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    recovery_store(settings.data_dir / "recovery" / arguments.flow)  # now, or all would make it at once
+    if arguments.flow != "bronze":
+        recovery_store(settings.data_dir / "recovery" / arguments.flow)  # now, or all would make it at once
     Cluster(arguments.flow, arguments.processes, settings).run(stop)
     return 0
 

@@ -21,6 +21,7 @@ from zlib import crc32
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from dataflows.dead_letters import letter_headers
 from dataflows.kafka import PASSING, Frames, until_broker_answers
 from dataflows.metrics import FLOW_DEAD_LETTERS, FLOW_LATENCY, FLOW_OUTPUTS, LAST_EVENT, observe_latency
 from dataflows.settings import StreamSettings
@@ -56,14 +57,7 @@ def dead_letter(flow: str, frames: Frames, index: int, error: str, now_ns: int) 
     """Keyed dead letter for the ``index``-th of ``frames``: its bytes and key, and why and where it failed."""
     offset = frames.offsets[index]
     key = (frames.keys[index] or b"").decode(errors="replace")
-    headers = (
-        ("error", error[:1000].encode()),
-        ("stage", flow.encode()),
-        ("source_topic", frames.topic.encode()),
-        ("source_partition", str(frames.partition).encode()),
-        ("source_offset", str(offset).encode()),
-        ("failed_at", str(now_ns).encode()),
-    )
+    headers = tuple(letter_headers(error, flow, frames.topic, frames.partition, offset, now_ns))
     # a message is refused at most once by a flow, so its offset is version enough
     output = Output(key, frames.values[index], f"{flow}:{frames.origin}", offset, 0, headers)
     return key, DeadLetter(output)

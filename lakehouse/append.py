@@ -29,7 +29,7 @@ from pyiceberg.exceptions import (
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Summary
-from pyiceberg.table.update import TableUpdate, update_table_metadata
+from pyiceberg.table.update import TableUpdate, _apply_table_update, _TableMetadataUpdateContext
 from pyiceberg.table.update.snapshot import ExpireSnapshots
 from requests.exceptions import RequestException  # type: ignore[import-untyped]
 from sqlalchemy.exc import DBAPIError
@@ -81,9 +81,10 @@ class Appended:
 class FastTransaction(Transaction):
     """A transaction that works out its metadata once per change.
 
-    pyiceberg 0.12 validates and copies the whole metadata on every access, about twenty times an append, which is
-    what makes a commit's cost grow with the number of snapshots. Nobody changes the result in place; both parts it
-    is made of are immutable and compared by identity.
+    pyiceberg 0.12 validates and copies the whole metadata, with all its snapshots, on every access, about twenty
+    times an append, which is what makes a commit's cost grow with their number. Nobody changes the result in
+    place, so no copy is needed, and the catalog checks it at the commit; both parts it is made of are immutable
+    and compared by identity.
     """
 
     _made_of: tuple[TableMetadata, tuple[TableUpdate, ...]] | None = None
@@ -93,7 +94,10 @@ class FastTransaction(Transaction):
     def table_metadata(self) -> TableMetadata:
         base, updates = self._table.metadata, self._updates
         if self._made_of is None or self._made_of[0] is not base or self._made_of[1] is not updates:
-            self._made = update_table_metadata(base, updates)
+            context = _TableMetadataUpdateContext()
+            self._made = base
+            for update in updates:
+                self._made = _apply_table_update(update, self._made, context)
             self._made_of = (base, updates)
         return self._made
 
