@@ -14,7 +14,7 @@ _sync:
     @command -v uv >/dev/null || { echo "uv is missing: pip install uv"; exit 1; }
     @uv sync --frozen --quiet
 
-# Start everything: up [watch=1] [broker=auto|kafka|embedded|HOST:PORT] [feed=replay file=PATH speed=N]
+# Start everything: up [watch=1] [broker=auto|kafka|embedded|HOST:PORT] [brokers=1|3] [feed=replay file=PATH speed=N]
 [group('run')]
 up *args: _sync
     @uv run --no-sync python -m deploy.local up "$@"
