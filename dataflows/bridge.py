@@ -33,7 +33,7 @@ from websockets.exceptions import WebSocketException
 from dataflows import checkpoint, metrics
 from dataflows.checkpoint import Checkpoint, Offsets
 from dataflows.delivery import Deliveries, Headers, OnDelivery, Place, Send, partition_of
-from dataflows.run import log_to_stderr
+from dataflows.run import log_to_stderr, only_one
 from dataflows.sequences import Arrival, Sequences
 from dataflows.settings import StreamSettings
 from dataflows.sink import MAX_MESSAGE_BYTES
@@ -390,7 +390,9 @@ async def _serve(settings: StreamSettings) -> None:
 
 def main() -> None:
     log_to_stderr()
-    asyncio.run(_serve(StreamSettings()))
+    settings = StreamSettings()
+    with only_one("bridge", settings.data_dir / "bridge" / "lock"):
+        asyncio.run(_serve(settings))
 
 
 if __name__ == "__main__":
