@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,13 +28,16 @@ def free_ports(count: int) -> list[int]:
 
 
 class LocalBroker:
-    """``kind`` is kafka or embedded, whichever ``wanted`` (kafka, embedded or auto) came to."""
+    """``kind`` is kafka or embedded, as ``wanted`` (maybe auto) came to; ``properties``: more for Apache Kafka."""
 
-    def __init__(self, wanted: str, home: Path) -> None:
+    def __init__(self, wanted: str, home: Path, properties: Mapping[str, str]) -> None:
         chosen = brokers.prepare(wanted, CACHE, home, [Ports(*free_ports(2))])
         assert chosen.commands, f"{wanted}: a broker that is started here is kafka, embedded or auto"
         self.kind, self.address, (self._command,) = chosen.kind, chosen.address, chosen.commands
-        self._log = home / "broker.log"
+        self.home, self._log = home, home / "broker.log"
+        if properties:
+            with (home / "kafka" / "server.properties").open("a") as file:
+                file.writelines(f"{name}={value}\n" for name, value in properties.items())
 
     def start(self) -> None:
         """Returns when it answers."""
@@ -60,9 +63,9 @@ class LocalBroker:
 
 
 @contextmanager
-def local_broker(wanted: str, home: Path) -> Iterator[LocalBroker]:
+def local_broker(wanted: str, home: Path, properties: Mapping[str, str] | None = None) -> Iterator[LocalBroker]:
     """An empty broker that runs, with its files under ``home``; topics are not created by themselves."""
-    broker = LocalBroker(wanted, home)
+    broker = LocalBroker(wanted, home, properties or {})
     try:
         broker.start()
         yield broker

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from deploy.local.services import Service, broker_services, service_environment
 from deploy.local.settings import DEFAULT_PORTS, LocalSettings, kafka_port_names
 from deploy.local.start import start, stop_everything
 from deploy.local.supervision import Supervisor
+from lakehouse.catalog import open_catalog
+from lakehouse.dimensions.dim_symbol import read_symbols, seed_dim_symbol
+from lakehouse.settings import LakehouseSettings
+from lakehouse.tables import create_tables
 from simulator.events import format_timestamp
 from tests.brokers import CACHE, free_ports
 
@@ -82,6 +87,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def enrichment(cluster: Cluster) -> Iterator[None]:
     """The flow as a service of this machine runs it."""
+    catalog = open_catalog(LakehouseSettings(data_dir=cluster.settings.root))
+    create_tables(catalog)
+    seed_dim_symbol(catalog, read_symbols(), as_of=datetime.now(UTC))
     with (cluster.settings.root / "enrichment.log").open("wb") as log:
         environment = {**os.environ, **cluster.environment}
         command = [sys.executable, "-m", "dataflows.enrichment"]
