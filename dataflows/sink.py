@@ -264,7 +264,7 @@ def read_back(
     consumer.assign([TopicPartition(topic, number, start)])
     position = start
     while position < high:
-        for message in consumer.consume(1000, 1.0):
+        for message in consumer.consume(1000, 0.05):  # it waits so long, or for all 1,000
             error = message.error()
             if error is None:
                 position = message.offset() + 1
