@@ -68,7 +68,7 @@ test *args: _sync
 e2e *args: _sync
     uv run --no-sync pytest -m e2e "$@"
 
-# Kill services many times while trades flow, then compare every layer: chaos [--kills 200] [--seed 1] [--broker auto]
+# Kill services many times while trades flow, then compare every layer: chaos [--kills 200] [--seed 1] [--broker auto] [--brokers 1]
 [group('develop')]
 chaos *args: _sync
     @uv run --no-sync python -m tests.e2e.chaos "$@"

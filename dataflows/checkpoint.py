@@ -23,8 +23,9 @@ from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from dataflows.kafka import PASSING, until_broker_answers
+from dataflows.kafka import PASSING, settled_bounds, until_broker_answers
 from dataflows.settings import StreamSettings
 from dataflows.topics import Stopped
 from dataflows.wire import decode_exact, decode_fast, sequence_in
@@ -106,11 +107,12 @@ def read_ends(
         },
         logger=log,
     )
+    admin = AdminClient(settings.kafka(), logger=log)
     written: Counter[tuple[str, int]] = Counter()
     try:
-        bounds = _bounds(consumer, topics, stop)
+        bounds = _bounds(consumer, admin, topics, stop)
         if checkpoint is not None:
-            bounds = _settled(consumer, topics, bounds, stop)
+            bounds = _settled(consumer, admin, topics, bounds, stop)
             unread = _unread(checkpoint, bounds)
             _read(consumer, unread, written)
     finally:
@@ -121,23 +123,23 @@ def read_ends(
     return ends, written
 
 
-def _bounds(consumer: Consumer, topics: list[str], stop: threading.Event) -> Spans:
+def _bounds(consumer: Consumer, admin: AdminClient, topics: list[str], stop: threading.Event) -> Spans:
     """First and end offset of each partition."""
     return {
-        (topic, partition.partition): until_broker_answers(
-            partial(consumer.get_watermark_offsets, partition, timeout=5), stop
-        )
+        (topic, partition.partition): settled_bounds(consumer, admin, topic, partition.partition, stop)
         for topic in topics
         for partition in _partitions(consumer, topic, stop)
     }
 
 
-def _settled(consumer: Consumer, topics: list[str], bounds: Spans, stop: threading.Event) -> Spans:
+def _settled(
+    consumer: Consumer, admin: AdminClient, topics: list[str], bounds: Spans, stop: threading.Event
+) -> Spans:
     """The bounds when nobody writes any more."""
     for _ in range(int(SETTLE_MAX_S / SETTLE_S)):
         if stop.wait(SETTLE_S):
             raise Stopped
-        before, bounds = bounds, _bounds(consumer, topics, stop)
+        before, bounds = bounds, _bounds(consumer, admin, topics, stop)
         if before == bounds:
             return bounds
     log.warning("somebody else writes to the raw topics: what a killed bridge sent last may be there twice")

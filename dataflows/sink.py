@@ -20,8 +20,9 @@ from zlib import crc32
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from dataflows.kafka import PASSING, Frames, until_broker_answers
+from dataflows.kafka import PASSING, Frames, settled_bounds, until_broker_answers
 from dataflows.metrics import FLOW_DEAD_LETTERS, FLOW_LATENCY, FLOW_OUTPUTS, LAST_EVENT, observe_latency
 from dataflows.settings import StreamSettings
 from dataflows.topics import DLQ_PROCESSING
@@ -83,6 +84,7 @@ class KafkaSink(FixedPartitionedSink[Any, _State]):
         self._stop = stop
         self._producer: Producer | None = None
         self._consumer: Consumer | None = None
+        self._admin: AdminClient | None = None
 
     def list_parts(self) -> list[str]:
         consumer = self._reading()
@@ -105,6 +107,7 @@ class KafkaSink(FixedPartitionedSink[Any, _State]):
             resume_state,
             producer=self._writing(),
             consumer=self._reading(),
+            admin=self._asking(),
             flow=self._flow,
             stop=self._stop,
         )
@@ -126,6 +129,11 @@ class KafkaSink(FixedPartitionedSink[Any, _State]):
                 logger=log,
             )
         return self._producer
+
+    def _asking(self) -> AdminClient:
+        if self._admin is None:
+            self._admin = AdminClient(self._settings.kafka(), logger=log)
+        return self._admin
 
     def _reading(self) -> Consumer:
         if self._consumer is None:
@@ -153,6 +161,7 @@ class _SinkPartition(StatefulSinkPartition[Any, _State]):
         *,
         producer: Producer,
         consumer: Consumer,
+        admin: AdminClient,
         flow: str,
         stop: threading.Event,
     ) -> None:
@@ -165,7 +174,7 @@ class _SinkPartition(StatefulSinkPartition[Any, _State]):
         self._acknowledged = 0
         self._outputs = FLOW_OUTPUTS.labels(flow, topic)
         self._latency = FLOW_LATENCY.labels(flow)
-        self._end, self._written = read_back(consumer, topic, number, resume, stop)
+        self._end, self._written = read_back(consumer, admin, topic, number, resume, stop)
 
     def write_batch(self, values: Sequence[Output | DeadLetter]) -> None:
         times = []
@@ -247,17 +256,14 @@ class _SinkPartition(StatefulSinkPartition[Any, _State]):
 
 
 def read_back(
-    consumer: Consumer, topic: str, number: int, resume: _State | None, stop: threading.Event
+    consumer: Consumer, admin: AdminClient, topic: str, number: int, resume: _State | None, stop: threading.Event
 ) -> tuple[int, dict[str, int]]:
     """End of a partition, and the highest version of each origin written since a snapshot.
 
     Raises:
         KafkaException: the partition cannot be read.
     """
-    partition = TopicPartition(topic, number)
-    low, high = until_broker_answers(
-        lambda: consumer.get_watermark_offsets(partition, timeout=_BROKER_TIMEOUT_S), stop
-    )
+    low, high = settled_bounds(consumer, admin, topic, number, stop)
     start, written = (low, {}) if resume is None else (max(low, resume[0]), dict(resume[1]))
     if start >= high:
         return high, written

@@ -21,7 +21,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from dataflows.settings import StreamSettings
-from dataflows.topics import PROCESSED_TRADES, RAW_TRADES, TOPICS, ensure_topics
+from dataflows.sink import KafkaSink, Output
+from dataflows.topics import PROCESSED_TRADES, RAW_TRADES, TOPICS, Topic, ensure_topics
 from deploy.local import broker as brokers
 from deploy.local.kafka import Ports
 from deploy.local.services import Service, broker_services, service_environment
@@ -203,6 +204,36 @@ class Reader:
 
 def longest_gap(times: list[float]) -> float:
     return max(after - before for before, after in itertools.pairwise(sorted(times)))
+
+
+def test_what_a_killed_flow_had_sent_while_a_broker_hung_is_not_written_again(cluster: Cluster) -> None:
+    settings = cluster.stream_settings()
+    topic = Topic("test.hung", 1, "key")
+    ensure_topics(settings, topics=[topic])
+
+    def part(resume: Any) -> Any:
+        return KafkaSink(topic.name, settings, flow="test", stop=threading.Event()).build_part(
+            "out", "0000", resume
+        )
+
+    first, second = (Output("key", b"%d" % version, "origin", version) for version in (1, 2))
+    killed = part(None)
+    killed.write_batch([first])
+    snapshot = killed.snapshot()
+    leader = AdminClient(settings.kafka()).list_topics(topic.name).topics[topic.name].partitions[0].leader
+    follower = cluster.supervisor.processes()[f"broker-{leader % 3 + 1}"].pid
+    os.kill(follower, signal.SIGSTOP)  # the leader alone has what comes now, and shows it to nobody
+    try:
+        sent = Producer({**settings.kafka(), "acks": "1"})
+        sent.produce(
+            topic.name, second.value, b"key", headers=[("origin", b"origin"), ("version", b"2")]
+        )  # as the flow does, which then dies
+        assert sent.flush(10) == 0
+        resumed = part(snapshot)
+        resumed.write_batch([second])
+        assert resumed.snapshot()[0] == 2
+    finally:
+        os.kill(follower, signal.SIGCONT)
 
 
 @pytest.mark.usefixtures("enrichment")
