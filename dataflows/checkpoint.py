@@ -6,9 +6,10 @@ the same after a restart, and the events beyond that sequence which are in Kafka
 On a crash: the file is replaced in one move, so it is the old or the new one. Every event beyond its sequence was
 written behind its offsets; reading from there to the end finds them all. So of what the exchange sends again the
 bridge knows exactly which part is in Kafka, and nothing is lost or doubled. What a killed bridge had handed to the
-operating system may reach the log a moment after its death: so the ends are taken when they have stood still for
-SETTLE_S. A broker that holds such a request back for longer, but answers the new bridge, doubles its frames; only
-transactions would rule that out, and the development broker has none.
+operating system may reach the log a moment after its death: so the ends are taken when no copy of a partition
+lags behind its leader, and they have stood still for SETTLE_S. A broker that holds such a request back for longer,
+but answers the new bridge, doubles its frames; only transactions would rule that out, and the development broker
+has none.
 """
 
 from __future__ import annotations

@@ -75,6 +75,9 @@ def recovery_lock(settings: StreamSettings, flow: str) -> Path:
 def only_one(name: str, lock: Path) -> Iterator[None]:
     """Keep others out for as long as this process works; when it dies, however, the kernel lets the next one in.
 
+    Kafka could fence the older of two by a ``transactional.id``. But then a reader sees a row only when a snapshot
+    commits it, up to a second later; and the recovery store, which both would write, is on this machine anyway.
+
     Raises:
         SystemExit: another holds the lock; the message says which.
     """

@@ -6,7 +6,9 @@ the flow emits a record again.
 
 On a crash: a snapshot holds, per partition, the end offset that was acknowledged. A resumed sink reads from there
 to the partition's end, keeps the highest version of each origin it finds, and leaves out what the flow repeats
-up to that version. Without a snapshot it reads the partition from its beginning.
+up to that version. Without a snapshot it reads the partition from its beginning. What a killed flow had on its way
+is waited for (:func:`dataflows.kafka.settled_bounds`). Two that write at the same time would double every record:
+:func:`dataflows.run.only_one` refuses the second.
 """
 
 from __future__ import annotations
