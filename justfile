@@ -14,7 +14,7 @@ _sync:
     @command -v uv >/dev/null || { echo "uv is missing: pip install uv"; exit 1; }
     @uv sync --frozen --quiet
 
-# Start everything: up [watch=1] [broker=auto|kafka|embedded|HOST:PORT] [feed=replay file=PATH speed=N]
+# Start everything: up [watch=1] [broker=auto|kafka|embedded|HOST:PORT] [brokers=1|3] [feed=replay file=PATH speed=N]
 [group('run')]
 up *args: _sync
     @uv run --no-sync python -m deploy.local up "$@"
@@ -68,7 +68,7 @@ test *args: _sync
 e2e *args: _sync
     uv run --no-sync pytest -m e2e "$@"
 
-# Kill services many times while trades flow, then compare every layer: chaos [--kills 200] [--seed 1] [--broker auto]
+# Kill services many times while trades flow, then compare every layer: chaos [--kills 200] [--seed 1] [--broker auto] [--brokers 1]
 [group('develop')]
 chaos *args: _sync
     @uv run --no-sync python -m tests.e2e.chaos "$@"

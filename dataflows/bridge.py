@@ -35,7 +35,7 @@ from dataflows import checkpoint, metrics
 from dataflows.checkpoint import Checkpoint, Offsets
 from dataflows.dead_letters import letter_headers
 from dataflows.delivery import Deliveries, Headers, OnDelivery, Place, Send, partition_of
-from dataflows.run import log_to_stderr
+from dataflows.run import log_to_stderr, only_one
 from dataflows.sequences import Arrival, Sequences
 from dataflows.settings import StreamSettings
 from dataflows.sink import MAX_MESSAGE_BYTES
@@ -394,7 +394,9 @@ def main() -> None:
     # of the way, looking for cycles costs next to nothing.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    asyncio.run(_serve(StreamSettings()))
+    settings = StreamSettings()
+    with only_one("bridge", settings.data_dir / "bridge" / "lock"):
+        asyncio.run(_serve(settings))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 
-from dataflows.run import log_to_stderr, recovery_store
+from dataflows.run import log_to_stderr, only_one, recovery_lock, recovery_store
 from dataflows.settings import StreamSettings
 
 log = logging.getLogger(__name__)
@@ -113,14 +113,8 @@ def main() -> int:
     arguments = parser.parse_args()
     log_to_stderr()
     settings = StreamSettings()
-    port = int(getattr(settings, f"{arguments.flow}_metrics_port"))
-    with socket.socket() as probe:
-        if port and probe.connect_ex(("127.0.0.1", port)) == 0:
-            log.error(
-                "%s runs already (port %d answers), and two of it would write everything twice: stop it first",
-                *(arguments.flow, port),
-            )
-            return 1
+    with only_one(arguments.flow, recovery_lock(settings, arguments.flow)):
+        pass  # the first of the processes will hold it: so there is none
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
