@@ -76,6 +76,8 @@ class _Order(_Event, kw_only=True, gc=False):
     agent_id: str
     agent_type: str | None = None
     reason: str | None = None
+    time_in_force: str | None = None
+    replaces: str | None = None
 
 
 class _Quote(_Event, kw_only=True, gc=False):

@@ -196,3 +196,11 @@ def test_bad_records_do_not_cost_the_good_ones_their_order() -> None:
     rows, rejected = FrameParser("bronze.trades").parse([record(v, n) for n, v in enumerate(values)], NOW)
     assert [letter.record.offset for letter in rejected] == [0, 17, 18, 99]
     assert rows["_kafka_offset"].to_pylist() == [n for n in range(100) if n not in (0, 17, 18, 99)]
+
+
+def test_an_orders_terms_and_the_order_it_replaces_are_kept() -> None:
+    terms = {"order_type": "Limit", "price": 9.5, "quantity": 5, "time_in_force": "IOC", "replaces": "o0"}
+    row = parse_one("bronze.orders", frame("OrderPlaced", {**ORDER, **terms}))
+    assert (row["time_in_force"], row["replaces"]) == ("IOC", "o0")
+    cancelled = parse_one("bronze.orders", frame("OrderCancelled", {**ORDER, "remaining_quantity": 2}))
+    assert (cancelled["time_in_force"], cancelled["replaces"]) == (None, None)
