@@ -60,6 +60,8 @@ class TableSpec:
     """Order of the rows in compacted files: ascending, nulls first."""
     event_time: str | None = None
     """Column with the event's time, for freshness."""
+    follows: tuple[str, ...] = ()
+    """Tables whose commits it is computed from, as far as its watermark says."""
     owner: str = "market-data"
     tags: tuple[str, ...] = ()
     personal: tuple[str, ...] = ()

@@ -73,6 +73,7 @@ def _silver(
     columns: tuple[Column, ...],
     key: tuple[str, ...],
     tags: tuple[str, ...],
+    follows: str,
     personal: tuple[str, ...] = (),
 ) -> TableSpec:
     return TableSpec(
@@ -83,6 +84,7 @@ def _silver(
         partition_by="timestamp",
         sort_by=("symbol", "timestamp"),
         event_time="timestamp",
+        follows=(follows,),
         owner="analytics",
         tags=("Silver", *tags),
         personal=personal,
@@ -98,6 +100,7 @@ def _gold(name: str, doc: str, columns: tuple[Column, ...], key: tuple[str, ...]
         partition_by="trading_date",
         sort_by=key,
         event_time="bar_start" if "bar_start" in key else "trading_date",
+        follows=("silver.trades",),
         owner="analytics",
         tags=("Gold", "Analytics", "Public"),
     )
@@ -194,6 +197,7 @@ _SPECS = (
         (*TRADE, *COMPANY, CAP, PROCESSED),
         ("trade_id",),
         ("Trade", "Restricted"),
+        "bronze.trades",
         TRADERS,
     ),
     _silver(
@@ -222,8 +226,16 @@ _SPECS = (
         ),
         ("event_id",),
         ("Order",),
+        "bronze.orderbook_snapshots",
     ),
-    _silver("quotes", "Valid quotes, once each", (*QUOTE, *COMPANY, PROCESSED), ("event_id",), ("Order",)),
+    _silver(
+        "quotes",
+        "Valid quotes, once each",
+        (*QUOTE, *COMPANY, PROCESSED),
+        ("event_id",),
+        ("Order",),
+        "bronze.quotes",
+    ),
     TableSpec(
         "silver.rejected_records",
         "Rows of bronze that broke a rule, with the rule",
