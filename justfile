@@ -44,7 +44,7 @@ record out *args: _sync
 cluster processes flow: _sync
     @uv run --no-sync python -m dataflows.cluster "$@"
 
-# The tables: lake init | describe TABLE | history TABLE | files TABLE
+# The tables: lake init | describe|history|files TABLE | stats|compact|expire|orphans [--dry-run] [TABLE…]
 [group('run')]
 lake *args: _sync
     @uv run --no-sync python -m lakehouse "$@"

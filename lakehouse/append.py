@@ -163,9 +163,6 @@ def expire_snapshots(table: Table, *, at: int, keep: int) -> int:
     """
     if len(table.metadata.snapshots) < at:
         return 0
-    old = expirable(table.metadata, keep)
-    if not old:
-        return 0
     head = table.current_snapshot()
     state = read_state(table)
     if head is not None and state and any(_summary(head.summary, key) != value for key, value in state.items()):
@@ -173,6 +170,9 @@ def expire_snapshots(table: Table, *, at: int, keep: int) -> int:
             f"{'.'.join(table.name())}: its head, written by another program, does not carry the state of its "
             f"writers; snapshots are kept until the next commit of a writer carries it on"
         )
+    old = expirable(table.metadata, keep)
+    if not old:
+        return 0
     try:
         with transaction(table) as changes:
             ExpireSnapshots(changes).by_ids(old).commit()

@@ -11,7 +11,7 @@ from typing import Any
 
 from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import DataFile
-from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.partitioning import PartitionField
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Summary
@@ -21,6 +21,7 @@ from pyiceberg.types import PrimitiveType
 from rich import box
 from rich import table as rich
 
+from lakehouse.maintenance.statistics import TableStatistics, partition_text
 from lakehouse.spec import OWN_PROPERTIES
 from lakehouse.state import STATE_PREFIX
 
@@ -94,12 +95,21 @@ def files(table: Table) -> rich.Table:
     return grid
 
 
-def partition_text(spec: PartitionSpec, schema: Schema, file: DataFile) -> str:
-    """``timestamp_day=2026-03-13``; empty where the table is not partitioned."""
-    return ", ".join(
-        f"{field.name}={field.transform.to_human_string(schema.find_type(field.source_id), file.partition[i])}"
-        for i, field in enumerate(spec.fields)
-    )
+def statistics_tables(found: TableStatistics) -> Iterator[rich.Table]:
+    """Partitions with a line for the whole table, then nulls per column."""
+    grid = _grid(f"{found.table}: partitions", "partition", "files", "small", "unsorted", "rows", "size")
+    for text, p in found.partitions.items():
+        grid.add_row(text, str(p.files), str(p.small), str(p.unsorted), f"{p.rows:,}", size_text(p.size))
+    grid.add_section()
+    grid.add_row("all", str(found.files), "", "", f"{found.rows:,}", size_text(found.size))
+    yield grid
+    rest = _grid("metadata and nulls", "what", "value")
+    rest.add_row("snapshots", str(found.snapshots))
+    rest.add_row("manifests", f"{found.manifests}, {size_text(found.manifest_size)}")
+    rest.add_row("metadata file", size_text(found.metadata_size))
+    for column, nulls in found.nulls.items():
+        rest.add_row(f"rows without {column}", f"{nulls:,}")
+    yield rest
 
 
 def size_text(size: float) -> str:

@@ -18,9 +18,8 @@ from pyiceberg.table.snapshots import Operation
 HISTORY = timedelta(days=1)
 """Nothing older is kept: an old snapshot keeps the small files alive that compaction has long replaced."""
 CLOSEST = timedelta(minutes=1)
-"""Least distance of snapshots beyond the newest ones."""
-SPARSER = 4
-"""Beyond the newest ones, a snapshot is kept for every fourth of its age: about twenty for a day."""
+"""Beyond the newest ones, the first snapshot of each minute is kept, until it is eight minutes old; then the first
+of each four minutes, until it is eight of those old, and so on: about thirty for a day."""
 READERS = timedelta(minutes=10)
 """Longer than any query or batch step works on one snapshot: they are stopped after half of it."""
 
@@ -37,12 +36,15 @@ def expirable(metadata: TableMetadata, keep: int) -> list[int]:
         replaced_files = snapshot.summary is not None and snapshot.summary.operation != Operation.APPEND
         if replaced_files and snapshot.parent_snapshot_id and now - snapshot.timestamp_ms < _ms(READERS):
             kept.add(snapshot.parent_snapshot_id)
-    last = newest_first[keep - 1].timestamp_ms
+    first_of: dict[tuple[int, int], int] = {}
     for snapshot in newest_first[keep:]:
-        age = now - snapshot.timestamp_ms
-        if age <= _ms(HISTORY) and last - snapshot.timestamp_ms >= max(_ms(CLOSEST), age // SPARSER):
-            kept.add(snapshot.snapshot_id)
-            last = snapshot.timestamp_ms
+        far_enough = newest_first[keep - 1].timestamp_ms - snapshot.timestamp_ms >= _ms(CLOSEST)
+        if far_enough and now - snapshot.timestamp_ms <= _ms(HISTORY):
+            width = _ms(CLOSEST)
+            while now - snapshot.timestamp_ms >= 8 * width:
+                width *= 4
+            first_of[width, snapshot.timestamp_ms // width] = snapshot.snapshot_id
+    kept |= set(first_of.values())
     return [snapshot.snapshot_id for snapshot in newest_first if snapshot.snapshot_id not in kept]
 
 

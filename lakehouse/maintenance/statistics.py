@@ -9,8 +9,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pyiceberg.catalog import Catalog
+from pyiceberg.manifest import DataFile
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.schema import Schema
 
-from lakehouse.inspection import partition_text
 from lakehouse.maintenance.compaction import TARGET_BYTES, is_sorted, live_entries
 
 
@@ -96,4 +98,12 @@ def table_statistics(catalog: Catalog, name: str) -> TableStatistics:
             for c in table.schema().fields
             if not c.required and c.field_type.is_primitive
         },
+    )
+
+
+def partition_text(spec: PartitionSpec, schema: Schema, file: DataFile) -> str:
+    """``timestamp_day=2026-03-13``; empty where the table is not partitioned."""
+    return ", ".join(
+        f"{field.name}={field.transform.to_human_string(schema.find_type(field.source_id), file.partition[i])}"
+        for i, field in enumerate(spec.fields)
     )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from pyiceberg.catalog import Catalog
 
 from lakehouse.__main__ import main
+from lakehouse.batch import BatchSession
 from lakehouse.settings import LakehouseSettings
+from lakehouse.silver.trades import refine_trades
 from lakehouse.tables import TABLES
-from tests.lakehouse.conftest import Bronze
+from tests.lakehouse.conftest import MARKET_OPEN, Bronze
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -31,7 +36,8 @@ def lake(settings: LakehouseSettings, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_init_creates_every_table_once(lake: Run) -> None:
-    assert lake("describe", "bronze.trades")[::2] == (1, "bronze.trades does not exist yet: just lake init\n")
+    status, _, errors = lake("describe", "bronze.trades")
+    assert (status, errors) == (1, "Table does not exist: bronze.trades; create the tables: just lake init\n")
     status, out, _ = lake("init")
     assert (status, out.count(": created")) == (0, len(TABLES))
     assert f"{len(TABLES)} tables, 0 created or evolved now" in lake("init")[1].replace("\n", " ")
@@ -73,3 +79,36 @@ def test_a_table_that_is_not_declared_is_an_error(lake: Run, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         lake("files", "bronze.nothing")
     assert "bronze.nothing" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        lake("stats", "bronze.nothing")
+    assert "no such table: bronze.nothing" in capsys.readouterr().err
+
+
+def test_upkeep_says_what_it_did(bronze: Bronze, session: BatchSession, lake: Run) -> None:
+    for _ in range(8):
+        bronze.trades({"timestamp": MARKET_OPEN - timedelta(days=1)})
+    bronze.trades({})
+    refine_trades(session)
+    status, out, _ = lake("compact", "bronze.trades", "silver.trades")
+    assert status == 0
+    assert re.search(r"bronze.trades: 8 files, [\d.]+ KiB → 1 files, [\d.]+ KiB, 8 rows", out)
+    assert "silver.trades: 0 files" in out
+    out = lake("stats", "bronze.trades")[1]
+    assert re.search(r"timestamp_day=2026-03-12 +1 +1 +0 +8 ", out)
+    assert re.search(r"all +2 +9 ", out)
+    assert re.search(r"rows without _received_at +9", out)
+    out = lake("expire", "--dry-run", "bronze.trades")[1]
+    assert "bronze.trades: 0 snapshots would be forgotten, 10 kept" in out
+
+
+def test_orphans_are_shown_before_they_are_deleted(bronze: Bronze, settings: LakehouseSettings, lake: Run) -> None:
+    bronze.trades({})
+    orphan = settings.lakehouse_dir / "warehouse/bronze/trades/data/left.parquet"
+    orphan.touch()
+    os.utime(orphan, (0, 0))
+    assert str(orphan) in lake("orphans", "--dry-run", "bronze.trades")[1]
+    assert orphan.exists()
+    assert "bronze.trades: 1 orphans (0 B) deleted, 0 too young" in lake("orphans", "bronze.trades")[1]
+    assert not orphan.exists()
+    status, _, errors = lake("orphans", "--older-than-hours", "0", "bronze.trades")
+    assert (status, "commit that is going on" in errors) == (1, True)
