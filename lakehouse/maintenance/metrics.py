@@ -35,6 +35,14 @@ YIELDED = Counter(
     "Compactions given up because another writer changed the files.",
     ("table",),
 )
+FILES = Gauge("tickhouse_table_data_files", "Data files of the table's head.", ("table",))
+SMALL_FILES = Gauge(
+    "tickhouse_table_small_files", "Data files of the head below half the target size of compaction.", ("table",)
+)
+BYTES = Gauge("tickhouse_table_data_bytes", "Bytes of the head's data files.", ("table",))
+METADATA_BYTES = Gauge(
+    "tickhouse_table_metadata_bytes", "Bytes of the metadata file, which every commit writes anew.", ("table",)
+)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a table is made of: rows, sizes, files per partition, nulls per column, metadata.
 
-In: a table. Out: :class:`TableStatistics`, read off the metadata and the manifests; no data file is opened.
+In: a table. Out: :class:`TableStatistics` and metrics, read off the metadata and the manifests. No data file is
+opened.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 
+from lakehouse.maintenance import metrics
 from lakehouse.maintenance.compaction import TARGET_BYTES, is_sorted, live_entries
 
 
@@ -51,6 +53,11 @@ class TableStatistics:
         return sum(partition.files for partition in self.partitions.values())
 
     @property
+    def small(self) -> int:
+        """Files below half the target size of compaction."""
+        return sum(partition.small for partition in self.partitions.values())
+
+    @property
     def rows(self) -> int:
         return sum(partition.rows for partition in self.partitions.values())
 
@@ -86,7 +93,7 @@ def table_statistics(catalog: Catalog, name: str) -> TableStatistics:
             nulls[column.field_id] += counted.get(
                 column.field_id, 0 if column.field_id in (file.value_counts or {}) else file.record_count
             )
-    return TableStatistics(
+    found = TableStatistics(
         table=name,
         snapshots=len(table.metadata.snapshots),
         manifests=len(manifests),
@@ -99,6 +106,11 @@ def table_statistics(catalog: Catalog, name: str) -> TableStatistics:
             if not c.required and c.field_type.is_primitive
         },
     )
+    metrics.FILES.labels(name).set(found.files)
+    metrics.SMALL_FILES.labels(name).set(found.small)
+    metrics.BYTES.labels(name).set(found.size)
+    metrics.METADATA_BYTES.labels(name).set(found.metadata_size)
+    return found
 
 
 def partition_text(spec: PartitionSpec, schema: Schema, file: DataFile) -> str:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitStateUnknownException
@@ -34,6 +35,13 @@ from tests.lakehouse.conftest import MARKET_OPEN, Bronze, CommitFaults
 
 NAME = "bronze.trades"
 YESTERDAY = MARKET_OPEN - timedelta(days=1)
+
+
+RUNS, REMOVED = "tickhouse_maintenance_runs_total", "tickhouse_maintenance_files_removed_total"
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 def contents(catalog: Catalog, name: str = NAME, snapshot_id: int | None = None) -> list[dict[str, Any]]:
@@ -72,7 +80,11 @@ def test_a_past_day_becomes_one_sorted_file_with_the_same_rows(
 ) -> None:
     two_days(bronze)
     before = contents(catalog)
+    labels = {"table": NAME, "operation": "compaction"}
+    runs, replaced = counted(RUNS, **labels, outcome="done"), counted(REMOVED, **labels)
     report = compact(session, NAME)
+    assert counted(RUNS, **labels, outcome="done") == runs + 1
+    assert counted(REMOVED, **labels) == replaced + 4
     assert report == Compacted(NAME, 1, 8, 4, 1, bytes_before=report.bytes_before, bytes_after=report.bytes_after)
     assert report.bytes_after < report.bytes_before
     assert contents(catalog) == before
@@ -276,7 +288,9 @@ def test_it_yields_to_a_writer_that_replaced_the_same_files(
 ) -> None:
     two_days(bronze)
     before_commit(lambda: catalog.load_table(NAME).delete("symbol = 'TSLA'"))
+    given_up = counted("tickhouse_maintenance_yielded_total", table=NAME)
     assert compact(session, NAME) == Compacted(NAME, yielded=1)
+    assert counted("tickhouse_maintenance_yielded_total", table=NAME) == given_up + 1
     assert [row["symbol"] for row in contents(catalog)] == ["AAPL"] * 5
 
 

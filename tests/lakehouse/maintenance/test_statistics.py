@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from prometheus_client import REGISTRY
 from pyiceberg.catalog import Catalog
 
 from lakehouse.batch import BatchSession
@@ -31,6 +32,11 @@ def test_statistics_say_what_a_table_is_made_of(session: BatchSession, catalog: 
     assert today == PartitionStatistics(3, 3, 3, 3, today.size)
     assert found.size == yesterday.size + today.size > 0
     assert min(found.manifests, found.manifest_size, found.metadata_size) > 0
+    shown = {
+        what: REGISTRY.get_sample_value(f"tickhouse_table_{what}", {"table": NAME})
+        for what in ("data_files", "small_files", "data_bytes", "metadata_bytes")
+    }
+    assert list(shown.values()) == [4, 4, found.size, found.metadata_size]
     assert found.nulls == {"sequence": 3, "_kafka_timestamp": 6, "_received_at": 6}
 
 
