@@ -44,6 +44,11 @@ record out *args: _sync
 cluster processes flow: _sync
     @uv run --no-sync python -m dataflows.cluster "$@"
 
+# The tables: lake init | describe|history|files TABLE | stats|compact|expire|orphans [--dry-run] [TABLE…]
+[group('run')]
+lake *args: _sync
+    @uv run --no-sync python -m lakehouse "$@"
+
 # Drain and stop everything; nothing is lost
 [group('run')]
 down *args: _sync

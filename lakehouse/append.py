@@ -34,6 +34,7 @@ from pyiceberg.table.update.snapshot import ExpireSnapshots
 from requests.exceptions import RequestException  # type: ignore[import-untyped]
 from sqlalchemy.exc import DBAPIError
 
+from lakehouse.retention import expirable
 from lakehouse.state import (
     OFFSETS,
     RESETS,
@@ -155,9 +156,10 @@ def append_exactly_once(
 
 
 def expire_snapshots(table: Table, *, at: int, keep: int) -> int:
-    """Forget all but the newest ``keep`` snapshots once there are ``at`` of them; returns how many were forgotten.
+    """Forget old snapshots once there are ``at`` of them; returns how many were forgotten.
 
-    Metadata only: their files stay until orphans are removed. The head keeps the writers' state, so nothing is
+    Which ones says :func:`lakehouse.retention.expirable`, ``keep`` being the number of newest ones that stay.
+    Metadata only: their files stay until upkeep removes them. The head keeps the writers' state, so nothing is
     lost with the others. Another writer's commit in between makes it a no-op: the next call does it.
 
     Raises:
@@ -165,9 +167,6 @@ def expire_snapshots(table: Table, *, at: int, keep: int) -> int:
     """
     if len(table.metadata.snapshots) < at:
         return 0
-    newest_first = sorted(table.metadata.snapshots, key=lambda s: s.sequence_number or 0, reverse=True)
-    protected = {reference.snapshot_id for reference in table.metadata.refs.values()}
-    old = [s.snapshot_id for s in newest_first[keep:] if s.snapshot_id not in protected]
     head = table.current_snapshot()
     state = read_state(table)
     if head is not None and state and any(_summary(head.summary, key) != value for key, value in state.items()):
@@ -175,6 +174,9 @@ def expire_snapshots(table: Table, *, at: int, keep: int) -> int:
             f"{'.'.join(table.name())}: its head, written by another program, does not carry the state of its "
             f"writers; snapshots are kept until the next commit of a writer carries it on"
         )
+    old = expirable(table.metadata, keep)
+    if not old:
+        return 0
     try:
         with transaction(table) as changes:
             ExpireSnapshots(changes).by_ids(old).commit()

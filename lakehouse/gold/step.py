@@ -11,8 +11,8 @@ be published are checked against their data contract before the first commit: wh
 changes.
 
 Days are UTC dates. A late trade of a past day touches that day only. Which days are touched is read off the
-data files that silver has added since, so that no expiry of snapshots can lose one; compaction of a day has
-it computed once more.
+data files that silver has added since, so that no expiry of snapshots can lose one; a compacted file counts as
+added when the newest of those it replaced was.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.duck import files_sql
 from lakehouse.quality.gate import require
 from lakehouse.snapshots import SnapshotFiles
-from lakehouse.state import WATERMARK, carried, read_state
+from lakehouse.state import WATERMARK, carried, read_state, watermark_sequence
 from lakehouse.tables import arrow_schema
 
 log = logging.getLogger(__name__)
@@ -90,8 +90,7 @@ def _publish(session: BatchSession) -> GoldResult:
 
 def _read_until(table: Table) -> int:
     """Sequence number of the silver commit up to which a gold table is computed; 0 before its first commit."""
-    text = read_state(table).get(WATERMARK)
-    return 0 if text is None else int(json.loads(text)["sequence_number"])
+    return watermark_sequence(read_state(table).get(WATERMARK))
 
 
 def _touched_days(snapshot: SnapshotFiles, since: int) -> tuple[date, ...]:

@@ -146,6 +146,10 @@ class CommitFaults:
     def at_next_commit(self, table: str, when: Literal["before", "after"]) -> None:
         self._planned.append((table, when))
 
+    def forget(self) -> None:
+        """Plan nothing more."""
+        self._planned.clear()
+
     def _faulty_commit(self) -> Callable[..., Any]:
         def commit_table(catalog: SqlCatalog, table: Table, *changes: Any) -> Any:
             name = ".".join(table.name())

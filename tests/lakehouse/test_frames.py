@@ -276,3 +276,11 @@ def test_one_frame_that_needs_the_exact_decoder_changes_nothing_for_the_others()
 
 def test_an_amount_of_more_digits_than_a_decimal_has_is_refused() -> None:
     assert "digits" in reason(trade().replace(b"61800.2", b"1.1" + b"0" * 47))
+
+
+def test_an_orders_terms_and_the_order_it_replaces_are_kept() -> None:
+    terms = {"order_type": "Limit", "price": 9.5, "quantity": 5, "time_in_force": "IOC", "replaces": "o0"}
+    row = parse_one("bronze.orders", frame("OrderPlaced", {**ORDER, **terms}))
+    assert (row["time_in_force"], row["replaces"]) == ("IOC", "o0")
+    cancelled = parse_one("bronze.orders", frame("OrderCancelled", {**ORDER, "remaining_quantity": 2}))
+    assert (cancelled["time_in_force"], cancelled["replaces"]) == (None, None)
