@@ -42,6 +42,7 @@ from lakehouse.tables import arrow_schema, create_tables
 
 TABLE, TOPIC = "bronze.trades", "raw.trades"
 CHECKPOINTS = 10
+"""Lines of the table at most."""
 MEASURED = 50
 """Commits and queries that a checkpoint's figure is the median of."""
 TARGET = 1.3
@@ -61,7 +62,7 @@ class Checkpoint:
     commit_ms: float
     query_ms: float
     upkeep_ms: float
-    """CPU of silver's upkeep and bronze's since the last checkpoint, for each commit."""
+    """CPU of both tables' upkeep at its last run, for each commit since the one before."""
 
 
 def rows_of(commit: int, rows: int, at: datetime) -> pa.Table:
@@ -127,13 +128,13 @@ def run(home: Path, commits: int, rows: int, every: int, upkeep: bool) -> list[C
                     compact(session, name)
                     expire(session.catalog, name, keep=settings.snapshots_kept)
                 upkeep_s += time.process_time() - began
-            if (number + 1 + every // 2) % (commits // CHECKPOINTS) == 0:  # midway between two runs of upkeep
+            if number % every == every // 2:
                 query_ms = measured_query(lake, event_time)
-                checkpoints.append(
-                    checkpoint(session, table, number + 1, spent, query_ms, upkeep_s / (commits // CHECKPOINTS))
-                )
-                print(row(checkpoints[-1]), flush=True)
+                found = checkpoint(session, table, number + 1, spent, query_ms, upkeep_s / every)
                 upkeep_s = 0.0
+                if len(checkpoints) < 2 or number // every % max(1, commits // every // CHECKPOINTS) == 0:
+                    checkpoints.append(found)
+                    print(row(found), flush=True)
         check(session, commits * rows)
         left = remove_orphans(session.catalog, TABLE, now=datetime.now(UTC) + timedelta(days=2), dry_run=True)
         print(f"files that nothing names at the end: {len(left.paths)}")
@@ -178,7 +179,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--commits", type=int, default=2_000)
     parser.add_argument("--rows", type=int, default=20)
-    parser.add_argument("--every", type=int, default=100, help="commits between two runs of upkeep")
+    parser.add_argument("--every", type=int, default=60, help="commits between two runs of upkeep")
     parser.add_argument("--without", action="store_true", help="no upkeep but what the writer does itself")
     arguments = parser.parse_args()
     print("| commits | data files | on disk | snapshots | metadata | commit, CPU | query, CPU | upkeep a commit |")
