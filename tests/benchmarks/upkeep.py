@@ -89,9 +89,9 @@ def rows_of(commit: int, rows: int, at: datetime) -> pa.Table:
     return pa.table([pa.array(columns.get(f.name, nothing), f.type) for f in schema], schema=schema)
 
 
-def measured_query(lake: Lake, now: datetime) -> float:
-    """CPU milliseconds of the last five minutes of one symbol, median."""
-    window = (now - timedelta(minutes=5), now)
+def measured_query(lake: Lake, now: datetime, commit_every_s: int) -> float:
+    """CPU milliseconds of the last five minutes (at least two commits) of one symbol, median."""
+    window = (now - timedelta(seconds=max(300, 2 * commit_every_s)), now)
     sql = f"select count(*) as n, sum(quantity) from {TABLE} where symbol = 'AAPL' and timestamp >= ?"
     spent = []
     for _ in range(MEASURED // 5):
@@ -129,7 +129,7 @@ def run(home: Path, commits: int, rows: int, every: int, upkeep: bool) -> list[C
                     expire(session.catalog, name, keep=settings.snapshots_kept)
                 upkeep_s += time.process_time() - began
             if number % every == every // 2:
-                query_ms = measured_query(lake, event_time)
+                query_ms = measured_query(lake, event_time, DAY_S // commits)
                 found = checkpoint(session, table, number + 1, spent, query_ms, upkeep_s / every)
                 upkeep_s = 0.0
                 if len(checkpoints) < 2 or number // every % max(1, commits // every // CHECKPOINTS) == 0:
