@@ -44,7 +44,7 @@ def test_processes_that_start_at_once_and_writers_at_once_lose_and_double_nothin
         "TICKHOUSE_CATALOG_URI": settings.catalog_uri,
     }
     started = [
-        subprocess.Popen([sys.executable, "-m", "lakehouse.tables"], env=environment, stderr=subprocess.PIPE)
+        subprocess.Popen([sys.executable, "-m", "lakehouse", "init"], env=environment, stderr=subprocess.PIPE)
         for _ in range(3)
     ]
     for process in started:
