@@ -14,7 +14,7 @@ _sync:
     @command -v uv >/dev/null || { echo "uv is missing: pip install uv"; exit 1; }
     @uv sync --frozen --quiet
 
-# Start everything: up [watch=1] [broker=auto|kafka|embedded|HOST:PORT] [brokers=1|3] [feed=replay file=PATH speed=N]
+# Start everything: up [watch=1] [broker=auto|kafka|embedded|HOST:PORT] [brokers=1|3] [storage=files|s3] [feed=replay file=PATH speed=N]
 [group('run')]
 up *args: _sync
     @uv run --no-sync python -m deploy.local up "$@"
@@ -44,10 +44,15 @@ record out *args: _sync
 cluster processes flow: _sync
     @uv run --no-sync python -m dataflows.cluster "$@"
 
-# The tables: lake init | describe|history|files TABLE | stats|compact|expire|orphans [--dry-run] [TABLE…]
+# SQL on the tables: sql ["select …"] [--csv] [--as-of TIME|SNAPSHOT]; without a statement, a prompt
+[group('run')]
+sql *args: _sync
+    @uv run --no-sync python -m deploy.local run lakehouse.shell "$@"
+
+# The tables: lake init | describe|history|files TABLE | stats|compact|expire|orphans [--dry-run] [TABLE…] | export
 [group('run')]
 lake *args: _sync
-    @uv run --no-sync python -m lakehouse "$@"
+    @uv run --no-sync python -m deploy.local run lakehouse "$@"
 
 # Drain and stop everything; nothing is lost
 [group('run')]

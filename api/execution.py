@@ -30,7 +30,8 @@ from api import metrics
 from api.errors import ApiError
 from api.limits import MAX_TOKENS, depth_rule, root_fields_rule
 from api.schema.context import RequestContext
-from lakehouse.query import QueryTimeoutError
+from lakehouse.running import QueryTimeoutError
+from lakehouse.snapshots import SnapshotUnknownError
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,8 @@ def _formatted(error: GraphQLError, code: str) -> dict[str, Any]:
         code = "GRAPHQL_PARSE_FAILED"
     elif isinstance(cause, ApiError):
         code = cause.code
+    elif isinstance(cause, SnapshotUnknownError):
+        message = f"asOf: {cause}"
     elif isinstance(cause, QueryTimeoutError):
         code, message = "QUERY_TIMEOUT", "the query took too long and was stopped; ask for less"
     elif cause is not None and not isinstance(cause, GraphQLError):

@@ -14,7 +14,8 @@ from api.queries import candles
 from api.queries.daily import day_opens
 from api.queries.paging import from_us, to_us
 from api.queries.ranges import Moment, TimeRange, parse_moment
-from lakehouse.query import Lake, QueryTimeoutError
+from lakehouse.query import Lake
+from lakehouse.running import QueryTimeoutError
 
 _JSON = msgspec.json.Encoder(decimal_format="number")
 DEFAULT_LIMIT = 500

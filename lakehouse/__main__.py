@@ -15,6 +15,7 @@ from datetime import timedelta
 from pyiceberg.exceptions import NoSuchTableError
 from rich.console import Console
 
+from lakehouse import export
 from lakehouse.batch import BatchSession, utc_now
 from lakehouse.catalog import CatalogUnavailableError, open_catalog
 from lakehouse.inspection import describe, files, history, size_text, statistics_tables
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     orphans = with_tables("orphans", _orphans, "Delete old files that no snapshot names.", dry=True)
     orphans.add_argument("--older-than-hours", type=int, default=24, help="age of a file, at least 1; default 24")
     with_tables("stats", _stats, "Rows, sizes, files per partition, nulls per column.")
+    export.add_command(commands)
     return parser
 
 

@@ -83,6 +83,8 @@ def _properties(settings: LakehouseSettings, uri: str) -> dict[str, str]:
     properties = {"type": settings.catalog_type, "uri": uri, "warehouse": settings.effective_warehouse}
     if settings.catalog_credential is not None:
         properties["credential"] = settings.catalog_credential.get_secret_value()
+        # The Iceberg specification's own place for it; pyiceberg's default too, which it warns of.
+        properties["oauth2-server-uri"] = f"{uri.rstrip('/')}/v1/oauth/tokens"
     return properties | s3_properties(settings)
 
 

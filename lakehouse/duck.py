@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.resources
+import tempfile
+import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import urlparse
 
 import duckdb
@@ -57,16 +60,25 @@ def connect(settings: LakehouseSettings) -> duckdb.DuckDBPyConnection:
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             "memory_limit": settings.query_memory_limit,
+            "temp_directory": _spill_directory(),
             "threads": settings.query_threads,
         }
     )
     for name in EXTENSIONS:
-        connection.execute(f"load {_quoted(_extension_path(name))}")
+        connection.execute(f"load {quoted(_extension_path(name))}")
     connection.execute("set global TimeZone = 'UTC'")
     connection.execute("set global parquet_metadata_cache = true")
     if settings.s3_access_key_id or settings.s3_endpoint:
         connection.execute(_s3_secret(settings))
     return connection
+
+
+def _spill_directory() -> str:
+    """Where a query's data goes that does not fit into memory: DuckDB makes it when needed, and removes it.
+
+    The default is one in the current directory, shared by all processes, which then overwrite each other's files.
+    """
+    return str(Path(tempfile.gettempdir()) / f"tickhouse-spilled-{uuid.uuid4().hex}")
 
 
 def files_sql(snapshot: SnapshotFiles, files: Sequence[DataFileEntry]) -> str:
@@ -82,18 +94,20 @@ def files_sql(snapshot: SnapshotFiles, files: Sequence[DataFileEntry]) -> str:
     if not files:
         return empty_sql(snapshot.schema)
     columns = ", ".join(
-        f"{f.field_id}: {{name: {_quoted(f.name)}, type: {_quoted(duckdb_type(f.field_type))}, "
-        "default_value: NULL}"
+        f"{f.field_id}: {{name: {quoted(f.name)}, type: {quoted(duckdb_type(f.field_type))}, default_value: NULL}}"
         for f in snapshot.schema.fields
     )
-    paths = ", ".join(_quoted(file.path) for file in files)
+    paths = ", ".join(quoted(file.path) for file in files)
     return f"select {_names(snapshot.schema)} from read_parquet([{paths}], schema = MAP {{{columns}}})"
 
 
 def snapshot_sql(snapshot: SnapshotFiles, files: Sequence[DataFileEntry]) -> str:
     """Select statement over the snapshot's ``files``; over all of it where delete files have to be honoured."""
     if snapshot.has_deletes:
-        return f"select {_names(snapshot.schema)} from iceberg_scan({_quoted(snapshot.metadata_location)})"
+        return (
+            f"select {_names(snapshot.schema)} from iceberg_scan({quoted(snapshot.metadata_location)}, "
+            f"snapshot_from_id = {snapshot.snapshot_id})"
+        )
     return files_sql(snapshot, files)
 
 
@@ -132,7 +146,8 @@ def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -142,15 +157,15 @@ def _extension_path(name: str) -> str:
 
 
 def _s3_secret(settings: LakehouseSettings) -> str:
-    options = ["type s3", f"region {_quoted(settings.s3_region)}"]
+    options = ["type s3", f"region {quoted(settings.s3_region)}"]
     if settings.s3_access_key_id:
-        options.append(f"key_id {_quoted(settings.s3_access_key_id)}")
+        options.append(f"key_id {quoted(settings.s3_access_key_id)}")
     if settings.s3_secret_access_key is not None:
-        options.append(f"secret {_quoted(settings.s3_secret_access_key.get_secret_value())}")
+        options.append(f"secret {quoted(settings.s3_secret_access_key.get_secret_value())}")
     if settings.s3_endpoint:
         endpoint = urlparse(settings.s3_endpoint)
         options += [
-            f"endpoint {_quoted(endpoint.netloc)}",
+            f"endpoint {quoted(endpoint.netloc)}",
             f"use_ssl {str(endpoint.scheme == 'https').lower()}",
             "url_style 'path'",
         ]

@@ -1,33 +1,41 @@
 """Reading the lakehouse with SQL.
 
 In: SQL that names tables as ``silver.trades`` (written so, without quotes), with parameters as ``?``.
-Out: rows as dicts, or Arrow.
+Out: rows as dicts, an Arrow table, or Arrow batches; and :func:`create_views`, for programs with a DuckDB of their
+own.
 
 Each table is a view over the data files of its head. Heads are looked up at most once a second and only for the
 tables a query names, so that a new commit is seen within about a second and an unchanged one costs nothing. A
-query sees one snapshot of a table from its start to its end. A table without rows, or not created yet, is an
-empty view. Nothing is written: a crash loses nothing.
+query sees one snapshot of a table from its start to its end: the head, or the one of an earlier time
+(:meth:`Lake.at`). A table without rows, or not created yet, is an empty view. Small tables of gold are held in
+memory. Nothing is written: a crash loses nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.table import Table
 
+from lakehouse.as_of import AsOf, find_as_of
 from lakehouse.catalog import open_catalog
 from lakehouse.duck import connect, snapshot_sql
+from lakehouse.resident import ResidentTables
+from lakehouse.running import Cancellation, QueryTimeoutError, limited
 from lakehouse.settings import LakehouseSettings
 from lakehouse.snapshots import (
     DataFileEntry,
@@ -40,18 +48,39 @@ from lakehouse.tables import TABLES
 
 SESSIONS = 8
 """Queries that run at once in a process; more wait. Beyond the cores they only share the same memory limit."""
+PAST_SNAPSHOTS = 16
+"""Past snapshots whose list of files is kept."""
+BATCH_ROWS = 20_000
+"""Rows of a batch of :meth:`Lake.batches`: some megabytes."""
 
 _MENTION = re.compile(r"\b(" + "|".join(re.escape(name) for name in TABLES) + r")\b", re.IGNORECASE)
 
-
-class QueryTimeoutError(TimeoutError):
-    """The query ran longer than TICKHOUSE_QUERY_TIMEOUT_SECONDS and was stopped."""
-
-
-Result = TypeVar("Result")
-
 Window = tuple[datetime | None, datetime | None]
 """start ≤ event time < end; None is unbounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a query's own conditions imply about the files it needs: they make it faster, and filter nothing.
+
+    They hold for every table that the query names.
+    """
+
+    window: Window | None = None
+    """Only rows with this event time are asked for."""
+    key: str | None = None
+    """Only the row with this key is asked for, in tables whose key is one column of text."""
+
+    def select(self, files: Sequence[DataFileEntry]) -> Sequence[DataFileEntry]:
+        """The files that may hold such rows."""
+        if self.window is not None:
+            files = [file for file in files if file.overlaps(*self.window)]
+        if self.key is not None:
+            files = [file for file in files if file.may_hold(self.key)]
+        return files
+
+
+EVERYTHING = Hints()
 
 
 @dataclass(slots=True)
@@ -59,10 +88,8 @@ class _Session:
     """A DuckDB cursor with a catalog of its own, so that its views are nobody else's."""
 
     cursor: duckdb.DuckDBPyConnection
-    views: dict[str, tuple[str, Window | None]] = field(default_factory=dict)
-    """table → metadata file and window that its view shows."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    running: object | None = None
+    views: dict[str, str] = field(default_factory=dict)
+    """table → select statement that its view stands for."""
 
 
 class Lake:
@@ -76,68 +103,106 @@ class Lake:
         """
         self._settings = LakehouseSettings() if settings is None else settings
         self._catalog = open_catalog(self._settings) if catalog is None else catalog
+        self._as_of: AsOf | None = None
         self._database = connect(self._settings)
+        self._resident = ResidentTables(self._database)
         self._manifests = ManifestCache()
         self._heads_lock = threading.Lock()
         self._heads: dict[str, SnapshotFiles] = {}
         self._checked: dict[str, float] = {}
+        self._past: OrderedDict[tuple[str, str, int | None], SnapshotFiles] = OrderedDict()
         self._sessions: queue.LifoQueue[_Session] = queue.LifoQueue()
         for number in range(SESSIONS):
             self._sessions.put(self._session(f"session_{number}"))
 
-    def rows(self, sql: str, params: Sequence[Any] = (), *, window: Window | None = None) -> list[dict[str, Any]]:
-        """Run ``sql`` and return its rows: column name → value; decimals as Decimal, times aware in UTC.
+    def at(self, as_of: datetime | int, tables: Iterable[str] = TABLES) -> Lake:
+        """The lake as it was: every table's head of that moment, under the columns that it has today.
 
-        ``window`` (start, end) reads only files that may hold rows with start ≤ event time < end, in every table
-        named: a hint that makes it faster, not a filter.
+        Args:
+            as_of: aware time; or the id of a snapshot, which is looked for in ``tables``: other tables are then
+                read as of the moment of that commit.
+
+        The snapshot of a time that was expired is an error of the query, not of this call.
+
+        Raises:
+            SnapshotUnknownError: none of ``tables`` has a snapshot of that id.
+        """
+        then = copy.copy(self)
+        then._as_of = find_as_of(self._catalog, as_of, tables)
+        return then
+
+    def rows(
+        self,
+        sql: str,
+        params: Sequence[Any] = (),
+        *,
+        hints: Hints = EVERYTHING,
+        cancellation: Cancellation | None = None,
+    ) -> list[dict[str, Any]]:
+        """Run ``sql`` and return its rows: column name → value; decimals as Decimal, times aware in UTC.
 
         Raises:
             QueryTimeoutError: it took longer than the limit of the settings.
+            QueryCancelledError: ``cancellation`` was used.
+            SnapshotUnknownError: the snapshots of :meth:`at` were expired.
             duckdb.Error: the SQL is wrong.
         """
-
-        def fetch(cursor: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+        with self._query(sql, params, hints, cancellation) as cursor:
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
-        return self._run(sql, params, window, fetch)
-
-    def arrow(self, sql: str, params: Sequence[Any] = (), *, window: Window | None = None) -> pa.Table:
+    def arrow(
+        self,
+        sql: str,
+        params: Sequence[Any] = (),
+        *,
+        hints: Hints = EVERYTHING,
+        cancellation: Cancellation | None = None,
+    ) -> pa.Table:
         """As :meth:`rows`, as an Arrow table."""
-
-        def fetch(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
+        with self._query(sql, params, hints, cancellation) as cursor:
             return cursor.to_arrow_table()
 
-        return self._run(sql, params, window, fetch)
+    @contextlib.contextmanager
+    def batches(
+        self, sql: str, params: Sequence[Any] = (), *, cancellation: Cancellation | None = None
+    ) -> Iterator[pa.RecordBatchReader]:
+        """As :meth:`rows`, batch by batch, so that no result is too large; the limits end with the context."""
+        with self._query(sql, params, EVERYTHING, cancellation) as cursor:
+            yield cursor.to_arrow_reader(BATCH_ROWS)
 
     def snapshot(self, name: str) -> SnapshotFiles:
-        """The head of table ``name`` as queries see it now: its snapshot id (a key for caches), schema and files.
+        """The snapshot of table ``name`` that queries see now: its id (a key for caches), schema and files.
 
         Raises:
             KeyError: no such table is declared.
         """
-        return self._current_heads([TABLES[name].name])[name]
+        return self._snapshots([TABLES[name].name])[name]
 
     def close(self) -> None:
         """Close all connections; queries that run are interrupted."""
         self._database.interrupt()
         self._database.close()
 
-    def _run(
-        self,
-        sql: str,
-        params: Sequence[Any],
-        window: Window | None,
-        fetch: Callable[[duckdb.DuckDBPyConnection], Result],
-    ) -> Result:
-        heads = self._current_heads(sorted({name.lower() for name in _MENTION.findall(sql)}))
-        session = self._sessions.get()
+    @contextlib.contextmanager
+    def _query(
+        self, sql: str, params: Sequence[Any], hints: Hints, cancellation: Cancellation | None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor that holds the result of ``sql``."""
+        shown = self._snapshots(sorted({name.lower() for name in _MENTION.findall(sql)}))
+        limit = self._settings.query_timeout_seconds
+        begun = time.monotonic()
+        session = _take(self._sessions, limit)
         try:
-            for name, head in heads.items():
-                _show(session, name, head, window)
-            with self._time_limit(session):
-                session.cursor.execute(sql, params)
-                return fetch(session.cursor)
+            with contextlib.ExitStack() as leases:
+                for name, snapshot in shown.items():
+                    resident = None
+                    if self._as_of is None and TABLES[name].namespace == "gold":
+                        resident = leases.enter_context(self._resident.lease(snapshot))
+                    _show(session, name, resident or snapshot_sql(snapshot, hints.select(snapshot.files)))
+                with limited(session.cursor, limit, begun, cancellation):
+                    session.cursor.execute(sql, params)
+                    yield session.cursor
         finally:
             self._sessions.put(session)
 
@@ -148,6 +213,11 @@ class Lake:
         for namespace in sorted({spec.namespace for spec in TABLES.values()}):
             cursor.execute(f"create schema {namespace}")
         return _Session(cursor)
+
+    def _snapshots(self, names: Sequence[str]) -> dict[str, SnapshotFiles]:
+        if self._as_of is None:
+            return self._current_heads(names)
+        return {name: self._as_it_was(name, self._as_of) for name in names}
 
     def _current_heads(self, names: Sequence[str]) -> dict[str, SnapshotFiles]:
         """Heads of the tables, at most ``query_refresh_seconds`` old."""
@@ -168,51 +238,78 @@ class Lake:
             return {name: self._heads[name] for name in names}
 
     def _load(self, name: str) -> SnapshotFiles:
-        try:
-            table = self._catalog.load_table(name)
-        except NoSuchTableError:
-            return SnapshotFiles(name, None, "", TABLES[name].schema, (), False)
-        return self._manifests.files(name, table)
+        table = _load_table(self._catalog, name)
+        return _not_created(name) if table is None else self._manifests.files(name, table)
 
-    @contextlib.contextmanager
-    def _time_limit(self, session: _Session) -> Iterator[None]:
-        """Interrupt the session's query when it takes too long, and never the one after it."""
-        query = object()
-        limit = self._settings.query_timeout_seconds
-        expired = threading.Event()
-
-        def stop() -> None:
-            with session.lock:
-                if session.running is query:
-                    expired.set()
-                    session.cursor.interrupt()
-
-        session.running = query
-        timer = threading.Timer(limit, stop)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except duckdb.InterruptException as error:
-            if not expired.is_set():
-                raise
-            raise QueryTimeoutError(
-                f"the query took longer than {limit:g} s and was stopped; ask for less, or raise "
-                f"TICKHOUSE_QUERY_TIMEOUT_SECONDS"
-            ) from error
-        finally:
-            with session.lock:
-                session.running = None
-            timer.cancel()
+    def _as_it_was(self, name: str, as_of: AsOf) -> SnapshotFiles:
+        table = _load_table(self._catalog, name)
+        if table is None:
+            return _not_created(name)
+        snapshot = as_of.snapshot(name, table)
+        key = name, table.metadata_location, None if snapshot is None else snapshot.snapshot_id
+        with self._heads_lock:
+            known = self._past.get(key)
+        files = self._manifests.files_of(name, table, snapshot) if known is None else known
+        with self._heads_lock:
+            self._past[key] = files
+            self._past.move_to_end(key)
+            while len(self._past) > PAST_SNAPSHOTS:
+                self._past.popitem(last=False)
+        return files
 
 
-def _show(session: _Session, name: str, head: SnapshotFiles, window: Window | None) -> None:
-    """Make the session's view of the table show ``head``."""
-    wanted = (head.metadata_location, window)
-    if session.views.get(name) == wanted:
-        return
-    files: Sequence[DataFileEntry] = head.files
-    if window is not None:
-        files = [file for file in files if file.overlaps(*window)]
-    session.cursor.execute(f"create or replace view {name} as {snapshot_sql(head, files)}")
-    session.views[name] = wanted
+def create_views(
+    connection: duckdb.DuckDBPyConnection,
+    catalog: Catalog,
+    names: Iterable[str] = TABLES,
+    as_of: AsOf | None = None,
+) -> dict[str, int | None]:
+    """Make tables views of a DuckDB connection, in schemas of their own: ``silver.trades``.
+
+    For programs that bring their own connection: data contracts, a BI tool with a DuckDB file, an export. A view
+    shows the table as it is now, or as of a moment; call again to see later commits. On S3 the connection has to
+    come from :func:`lakehouse.duck.connect`.
+
+    Returns: table → id of the snapshot that its view shows; None for a table without one.
+
+    Raises:
+        SnapshotUnknownError: the snapshot of ``as_of`` was expired.
+    """
+    shown: dict[str, int | None] = {}
+    manifests = ManifestCache()
+    for name in names:
+        table = _load_table(catalog, name)
+        if table is None:
+            files = _not_created(name)
+        else:
+            snapshot = table.current_snapshot() if as_of is None else as_of.snapshot(name, table)
+            files = manifests.files_of(name, table, snapshot)
+        connection.execute(f"create schema if not exists {TABLES[name].namespace}")
+        connection.execute(f"create or replace view {name} as {snapshot_sql(files, files.files)}")
+        shown[name] = files.snapshot_id
+    return shown
+
+
+def _load_table(catalog: Catalog, name: str) -> Table | None:
+    try:
+        return catalog.load_table(name)
+    except NoSuchTableError:
+        return None
+
+
+def _not_created(name: str) -> SnapshotFiles:
+    return SnapshotFiles(name, None, "", TABLES[name].schema, (), False)
+
+
+def _take(sessions: queue.LifoQueue[_Session], seconds: float) -> _Session:
+    try:
+        return sessions.get(timeout=seconds)
+    except queue.Empty:
+        raise QueryTimeoutError(seconds) from None
+
+
+def _show(session: _Session, name: str, select: str) -> None:
+    """Make the session's view of the table stand for ``select``."""
+    if session.views.get(name) != select:
+        session.cursor.execute(f"create or replace view {name} as {select}")
+        session.views[name] = select

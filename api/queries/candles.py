@@ -13,7 +13,7 @@ from typing import Any
 from api.errors import ApiError
 from api.queries.paging import Page, Row, checked_first, decode_cursor, from_us, make_page, to_us
 from api.queries.ranges import TimeRange
-from lakehouse.query import Lake
+from lakehouse.query import Hints, Lake
 
 _MINUTE = 60_000_000
 _DAY = 1440 * _MINUTE
@@ -70,8 +70,11 @@ def candle_page(lake: Lake, symbol: str, interval: str, within: TimeRange, first
     rows = _rows(lake, symbol, width, offset, page_bounds, f"{_CANDLES} order by number limit ?", [first + 1])
 
     def count() -> int:
-        arguments = [offset, width, symbol, from_us(bounds[0]), from_us(bounds[1])]
-        return int(lake.rows(f"select count(*) as n from ({_CANDLES})", arguments)[0]["n"])
+        first_bar, last_bar = from_us(bounds[0]), from_us(bounds[1])
+        arguments = [offset, width, symbol, first_bar, last_bar]
+        sql = f"select count(*) as n from ({_CANDLES})"
+        counted = lake.rows(sql, arguments, hints=Hints((first_bar, last_bar)))
+        return int(counted[0]["n"])
 
     return make_page(rows, first, after, lambda row: [to_us(row["timestamp"])], count)
 
@@ -113,8 +116,9 @@ def _bar_bounds(within: TimeRange, width: int, offset: int) -> tuple[int, int]:
 def _rows(
     lake: Lake, symbol: str, width: int, offset: int, bounds: tuple[int, int], sql: str, tail: list[Any]
 ) -> list[Row]:
-    arguments = [offset, width, symbol, from_us(bounds[0]), from_us(bounds[1]), *tail]
-    rows = lake.rows(sql, arguments)
+    first_bar, last_bar = from_us(bounds[0]), from_us(bounds[1])
+    # The last microsecond of an interval starts no bar, so that it does as the open end of a window.
+    rows = lake.rows(sql, [offset, width, symbol, first_bar, last_bar, *tail], hints=Hints((first_bar, last_bar)))
     for row in rows:
         row["symbol"] = symbol
         row["timestamp"] = from_us(row.pop("number") * width + offset)

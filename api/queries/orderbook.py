@@ -19,10 +19,13 @@ order by timestamp desc, sequence_number desc
 limit 1"""
 
 
-def order_book(lake: Lake, hub: Hub, symbol: str) -> Row | None:
-    """Best prices, depth (quantity over all levels), spread, mid and levels; None for a symbol without a book."""
+def order_book(lake: Lake, hub: Hub | None, symbol: str) -> Row | None:
+    """Best prices, depth (quantity over all levels), spread, mid and levels; None for a symbol without a book.
+
+    Without ``hub`` only what the lakehouse has.
+    """
     stored = lake.rows(_LATEST, [symbol])
-    live = hub.book(symbol)
+    live = None if hub is None else hub.book(symbol)
     if live is None or (stored and stored[0]["timestamp"] >= live.timestamp):
         return stored[0] if stored else None
     return book_row(live, current_symbols(lake, [symbol]).get(symbol))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from api.errors import ApiError
 from api.queries.paging import Page, Row, checked_first, decode_cursor, from_us, make_page, to_us
 from api.queries.ranges import TimeRange
-from lakehouse.query import Lake
+from lakehouse.query import Hints, Lake
 
 MAX_SYMBOLS = 100
+_LAST = datetime.max.replace(tzinfo=UTC)
 
 _COLUMNS = """trade_id, symbol, price, quantity, buy_order_id, sell_order_id, buyer_agent_id, seller_agent_id,
     is_aggressive_buy, timestamp, company_name, sector"""
@@ -60,6 +62,11 @@ class TradeFilter:
             found.append(("timestamp <= ?", self.within.last))
         return [condition for condition, _ in found], [value for _, value in found]
 
+    def hints(self, last: datetime | None = None) -> Hints:
+        """Times of the trades that pass, none of them after ``last``."""
+        last = min((moment for moment in (self.within.last, last) if moment is not None), default=_LAST)
+        return Hints((self.within.first, None if last >= _LAST else last + timedelta(microseconds=1)))
+
 
 def trade_page(lake: Lake, wanted: TradeFilter, first: int, after: str | None) -> Page:
     """Trades that pass the filter, newest first; trades of one instant by id, downwards.
@@ -70,7 +77,7 @@ def trade_page(lake: Lake, wanted: TradeFilter, first: int, after: str | None) -
     checked_first(first)
     conditions, parameters = wanted.conditions()
     cursor = decode_cursor(after, int, str)
-    page_conditions, page_parameters = list(conditions), list(parameters)
+    page_conditions, page_parameters, at = list(conditions), list(parameters), None
     if cursor is not None:
         at = from_us(cursor[0])
         page_conditions.append("timestamp <= ? and (timestamp < ? or trade_id < ?)")
@@ -79,10 +86,12 @@ def trade_page(lake: Lake, wanted: TradeFilter, first: int, after: str | None) -
         f"select {_COLUMNS} from silver.trades where {_all(page_conditions)} "
         "order by timestamp desc, trade_id desc limit ?",
         [*page_parameters, first + 1],
+        hints=wanted.hints(at),
     )
 
     def count() -> int:
-        counted = lake.rows(f"select count(*) as n from silver.trades where {_all(conditions)}", parameters)
+        sql = f"select count(*) as n from silver.trades where {_all(conditions)}"
+        counted = lake.rows(sql, parameters, hints=wanted.hints())
         return int(counted[0]["n"])
 
     return make_page(rows, first, after, lambda row: [to_us(row["timestamp"]), row["trade_id"]], count)
@@ -90,7 +99,8 @@ def trade_page(lake: Lake, wanted: TradeFilter, first: int, after: str | None) -
 
 def trade_by_id(lake: Lake, trade_id: str) -> Row | None:
     """One trade, None when there is none of that id."""
-    rows = lake.rows(f"select {_COLUMNS} from silver.trades where trade_id = ? limit 1", [trade_id])
+    sql = f"select {_COLUMNS} from silver.trades where trade_id = ? limit 1"
+    rows = lake.rows(sql, [trade_id], hints=Hints(key=trade_id))
     return rows[0] if rows else None
 
 

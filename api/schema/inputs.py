@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import graphene
@@ -14,6 +15,7 @@ from api.errors import ApiError
 from api.queries.ranges import Moment, TimeRange, parse_moment
 from api.queries.symbols import SymbolFilter
 from api.queries.trades import TradeFilter
+from lakehouse.as_of import parse_as_of
 
 
 class DateOrTime(graphene.Scalar):
@@ -35,6 +37,27 @@ class DateOrTime(graphene.Scalar):
     @staticmethod
     def parse_literal(node: ValueNode, _variables: Any = None) -> Any:
         return DateOrTime.parse_value(node.value) if isinstance(node, StringValueNode) else Undefined
+
+
+class AsOf(graphene.Scalar):
+    """A snapshot's id, a date (its last moment, UTC) or a time: tables as they were then, not yet corrected."""
+
+    @staticmethod
+    def serialize(value: datetime | int) -> str:
+        return str(value) if isinstance(value, int) else value.isoformat()
+
+    @staticmethod
+    def parse_value(value: Any) -> datetime | int:
+        if not isinstance(value, str):
+            raise GraphQLError("a snapshot's id, a date or a time is a text")
+        try:
+            return parse_as_of(value)
+        except ValueError as error:
+            raise GraphQLError(str(error)) from None
+
+    @staticmethod
+    def parse_literal(node: ValueNode, _variables: Any = None) -> Any:
+        return AsOf.parse_value(node.value) if isinstance(node, StringValueNode) else Undefined
 
 
 class DateRangeInput(graphene.InputObjectType):

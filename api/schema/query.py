@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import graphene
@@ -16,6 +16,7 @@ from api.queries.paging import Row
 from api.schema import types
 from api.schema.context import RequestContext
 from api.schema.inputs import (
+    AsOf,
     DateRangeInput,
     SymbolFilterInput,
     TradeFilterInput,
@@ -24,6 +25,9 @@ from api.schema.inputs import (
     trade_filter,
 )
 from api.schema.lookahead import selects
+
+Moment = datetime | int | None
+"""A time, a snapshot's id, or now."""
 
 
 class Query(graphene.ObjectType):
@@ -36,8 +40,9 @@ class Query(graphene.ObjectType):
         filter=TradeFilterInput(),
         first=graphene.Int(default_value=20, required=True),
         after=graphene.String(),
+        as_of=AsOf(),
     )
-    trade_by_id = graphene.Field(types.Trade, id=graphene.ID(required=True))
+    trade_by_id = graphene.Field(types.Trade, id=graphene.ID(required=True), as_of=AsOf())
     minute_candles = graphene.Field(
         types.MinuteCandleConnection,
         required=True,
@@ -47,6 +52,7 @@ class Query(graphene.ObjectType):
         interval=graphene.String(default_value="1m", required=True),
         first=graphene.Int(default_value=500, required=True),
         after=graphene.String(),
+        as_of=AsOf(),
     )
     daily_summary = graphene.Field(
         types.DailySummaryConnection,
@@ -56,11 +62,13 @@ class Query(graphene.ObjectType):
         date_range=DateRangeInput(),
         first=graphene.Int(default_value=30, required=True),
         after=graphene.String(),
+        as_of=AsOf(),
     )
     market_overview = graphene.Field(
         types.MarketOverview,
         description="The market on a day; without one, on the newest day with trades.",
         target_date=graphene.Date(),
+        as_of=AsOf(),
     )
     symbols = graphene.Field(
         types.SymbolConnection,
@@ -69,25 +77,33 @@ class Query(graphene.ObjectType):
         filter=SymbolFilterInput(),
         first=graphene.Int(default_value=50, required=True),
         after=graphene.String(),
+        as_of=AsOf(),
     )
     order_book = graphene.Field(
         types.OrderBookSnapshot,
-        description="The newest book of a symbol, live where the stream runs.",
+        description="The newest book of a symbol, live where the stream runs; with asOf the lakehouse's.",
         symbol=graphene.String(required=True),
+        as_of=AsOf(),
     )
 
     @staticmethod
     def resolve_trades(
-        _root: Any, info: Any, first: int, filter: Row | None = None, after: str | None = None
-    ) -> Row:  # fmt: skip
-        page = trades.trade_page(info.context.lake, trade_filter(filter), first, after)
+        _root: Any,
+        info: Any,
+        first: int,
+        filter: Row | None = None,
+        after: str | None = None,
+        as_of: Moment = None,
+    ) -> Row:
+        lake = info.context.lake_at(as_of, "silver.trades")
+        page = trades.trade_page(lake, trade_filter(filter), first, after)
         if selects(info, "edges", "node", "symbolDetails"):
             _add_symbol_details(info.context, page.rows)
         return types.connection_value(page)
 
     @staticmethod
-    def resolve_trade_by_id(_root: Any, info: Any, id: str) -> Row | None:
-        row = trades.trade_by_id(info.context.lake, id)
+    def resolve_trade_by_id(_root: Any, info: Any, id: str, as_of: Moment = None) -> Row | None:
+        row = trades.trade_by_id(info.context.lake_at(as_of, "silver.trades"), id)
         if row is not None and selects(info, "symbolDetails"):
             _add_symbol_details(info.context, [row])
         return row
@@ -101,31 +117,48 @@ class Query(graphene.ObjectType):
         first: int,
         date_range: Row | None = None,
         after: str | None = None,
+        as_of: Moment = None,
     ) -> Row:
-        page = candles.candle_page(info.context.lake, symbol, interval, time_range(date_range), first, after)
+        lake = info.context.lake_at(as_of, "gold.minute_bars")
+        page = candles.candle_page(lake, symbol, interval, time_range(date_range), first, after)
         return types.connection_value(page)
 
     @staticmethod
     def resolve_daily_summary(
-        _root: Any, info: Any, symbol: str, first: int, date_range: Row | None = None, after: str | None = None
+        _root: Any,
+        info: Any,
+        symbol: str,
+        first: int,
+        date_range: Row | None = None,
+        after: str | None = None,
+        as_of: Moment = None,
     ) -> Row:
-        page = daily.daily_page(info.context.lake, symbol, time_range(date_range), first, after)
-        return types.connection_value(page)
+        lake = info.context.lake_at(as_of, "gold.daily_trading_summary")
+        return types.connection_value(daily.daily_page(lake, symbol, time_range(date_range), first, after))
 
     @staticmethod
-    def resolve_market_overview(_root: Any, info: Any, target_date: date | None = None) -> Row | None:
-        return daily.market_overview(info.context.lake, target_date)
+    def resolve_market_overview(
+        _root: Any, info: Any, target_date: date | None = None, as_of: Moment = None
+    ) -> Row | None:
+        row = daily.market_overview(info.context.lake_at(as_of, "gold.market_overview"), target_date)
+        return None if row is None else row | {"as_of": as_of}
 
     @staticmethod
     def resolve_symbols(
-        _root: Any, info: Any, first: int, filter: Row | None = None, after: str | None = None
-    ) -> Row:  # fmt: skip
-        wanted = symbol_filter(filter)
-        return types.connection_value(symbols.symbol_page(info.context.lake, wanted, first, after))
+        _root: Any,
+        info: Any,
+        first: int,
+        filter: Row | None = None,
+        after: str | None = None,
+        as_of: Moment = None,
+    ) -> Row:
+        lake = info.context.lake_at(as_of, "dimensions.dim_symbol")
+        return types.connection_value(symbols.symbol_page(lake, symbol_filter(filter), first, after))
 
     @staticmethod
-    def resolve_order_book(_root: Any, info: Any, symbol: str) -> Row | None:
-        return orderbook.order_book(info.context.lake, info.context.hub, symbol)
+    def resolve_order_book(_root: Any, info: Any, symbol: str, as_of: Moment = None) -> Row | None:
+        lake = info.context.lake_at(as_of, "silver.orderbook")
+        return orderbook.order_book(lake, info.context.hub if as_of is None else None, symbol)
 
 
 def _add_symbol_details(context: RequestContext, rows: Iterable[Row]) -> None:

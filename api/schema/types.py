@@ -14,6 +14,7 @@ import graphene
 
 from api.queries import daily
 from api.queries.paging import Page, Row
+from lakehouse.query import Lake
 
 
 class Symbol(graphene.ObjectType):
@@ -93,6 +94,12 @@ class DailySummary(_OpenToClose):
         return spread
 
 
+def _lake(overview: Row, info: Any) -> Lake:
+    """The lake that the overview was read from."""
+    lake: Lake = info.context.lake_at(overview["as_of"], "gold.market_overview")
+    return lake
+
+
 class MarketOverview(graphene.ObjectType):
     """All symbols on one UTC day."""
 
@@ -110,15 +117,15 @@ class MarketOverview(graphene.ObjectType):
 
     @staticmethod
     def resolve_top_gainers(row: Row, info: Any) -> list[Row]:
-        return daily.top_gainers(info.context.lake, row["trading_date"])
+        return daily.top_gainers(_lake(row, info), row["trading_date"])
 
     @staticmethod
     def resolve_top_losers(row: Row, info: Any) -> list[Row]:
-        return daily.top_losers(info.context.lake, row["trading_date"])
+        return daily.top_losers(_lake(row, info), row["trading_date"])
 
     @staticmethod
     def resolve_most_active(row: Row, info: Any) -> list[Row]:
-        return daily.most_active(info.context.lake, row["trading_date"])
+        return daily.most_active(_lake(row, info), row["trading_date"])
 
 
 class OrderBookLevel(graphene.ObjectType):

@@ -14,11 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from rich.console import Console
 from rich.live import Live
 
-from deploy.local import broker, kafka, leftovers, preflight, prometheus, status
+from deploy.local import broker, kafka, leftovers, object_storage, preflight, prometheus, status
 from deploy.local.errors import LaunchError
 from deploy.local.launch import Launch
 from deploy.local.services import Feed, exchange, feed_from
@@ -28,6 +29,7 @@ from deploy.local.stop import drain_and_stop
 from deploy.local.supervision import Supervisor
 
 Options = dict[str, str]
+SETTINGS_OPTIONS = {"brokers", "storage"}
 FEED_OPTIONS = {"feed", "file", "speed"}
 YES = ("1", "yes", "true")
 _OPTION = re.compile(r"(?:--)?([a-z]+)=(.*)")  # anything else with a "=" is a file name
@@ -39,10 +41,10 @@ def say(line: str) -> None:
 
 
 def up(words: list[str], options: Options) -> None:
-    """Start everything: up [watch=1] [broker=auto|kafka|embedded|HOST:PORT] [brokers=1|3] [feed=replay file=PATH
-    speed=N]."""
-    _only(words, options, 0, {"watch", "broker", "brokers"} | FEED_OPTIONS)
-    settings = preflight.read_settings(**({"brokers": options["brokers"]} if "brokers" in options else {}))
+    """Start everything: up [watch=1] [broker=auto|kafka|embedded|HOST:PORT] [brokers=1|3] [storage=files|s3]
+    [feed=replay file=PATH speed=N]."""
+    _only(words, options, 0, {"watch", "broker"} | SETTINGS_OPTIONS | FEED_OPTIONS)
+    settings = preflight.read_settings(**{name: options[name] for name in SETTINGS_OPTIONS & options.keys()})
     supervisor = Supervisor(settings)
     if supervisor.running():
         say("Tickhouse is already running (`just down` stops it).")
@@ -65,6 +67,7 @@ def _start(settings: LocalSettings, wanted: str | None, feed: Feed) -> Launch:
             f"{len(orphans)} processes of an earlier start still run without their supervisor "
             f"(pids {', '.join(map(str, orphans))}): `just down` ends them."
         )
+    settings = settings.model_copy(update={"storage": _same_storage(settings)})
     wanted = wanted or (settings.kafka_bootstrap if settings.broker == "auto" else None) or settings.broker
     kind, nodes = _same_broker(settings, wanted, broker.resolve(wanted, settings.cache))
     say(f"Starting Tickhouse in {settings.root} (broker: {kind}{f', {nodes} nodes' if nodes > 1 else ''})")
@@ -106,6 +109,23 @@ def _same_broker(settings: LocalSettings, wanted: str, kind: str) -> tuple[str, 
             f"to {kind}: start with the same broker, set another TICKHOUSE_DATA_DIR, or `just reset` first."
         )
     return kind, nodes
+
+
+def _same_storage(settings: LocalSettings) -> str:
+    """Keep to where this data directory has its tables.
+
+    Raises:
+        LaunchError: another place was asked for. The tables would be empty there, and Kafka's offsets start anew.
+    """
+    before = Launch.load(settings)
+    known = None if before is None else before.settings.storage or "files"
+    if known is not None and settings.storage not in (None, known):
+        raise LaunchError(
+            f"the tables of {settings.root} are in storage={known}, and would not be found in "
+            f"storage={settings.storage}: start with the same, set another TICKHOUSE_DATA_DIR, or `just reset` "
+            "first."
+        )
+    return settings.storage or known or "files"
 
 
 def _launched(settings: LocalSettings) -> Launch:
@@ -235,6 +255,14 @@ def replay(words: list[str], options: Options) -> None:
     say("`just down` and `just up` bring the simulated market back.")
 
 
+def run(arguments: list[str]) -> NoReturn:
+    """Become another module of the project, with the settings that lead to this machine's tables."""
+    launch = Launch.load(preflight.read_settings())
+    if launch is not None and launch.settings.storage == "s3":
+        os.environ.update(object_storage.environment(launch.settings))
+    os.execv(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606
+
+
 def _only(words: list[str], options: Options, most_words: int, known: set[str]) -> None:
     strange = [*words[most_words:], *sorted(options.keys() - known)]
     if strange:
@@ -268,6 +296,8 @@ def parse(arguments: list[str]) -> tuple[list[str], Options]:
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit code."""
+    if arguments[:1] == ["run"] and len(arguments) > 1:
+        run(arguments[1:])
     if not arguments or arguments[0] not in COMMANDS:
         say("\n".join(f"  {name:<8} {command.__doc__}" for name, command in COMMANDS.items()))
         return 2

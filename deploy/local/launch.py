@@ -37,7 +37,8 @@ class Launch:
         """Remember this start."""
         self.settings.run_dir.mkdir(parents=True, exist_ok=True)
         feed = {"file": str(self.feed.file) if self.feed.file else None, "speed": self.feed.speed}
-        said = {"broker": asdict(self.broker), "feed": feed, "ports": self.settings.ports()}
+        ports, storage = self.settings.ports(), self.settings.storage
+        said = {"broker": asdict(self.broker), "feed": feed, "ports": ports, "storage": storage}
         path = _path(self.settings)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(said, indent=2))
@@ -52,7 +53,7 @@ class Launch:
         said = json.loads(path.read_text())
         file = said["feed"]["file"]
         return cls(
-            settings.model_copy(update=said["ports"]),
+            settings.model_copy(update=said["ports"] | {"storage": said.get("storage")}),
             Broker(**said["broker"]),
             Feed(Path(file) if file else None, said["feed"]["speed"]),
         )
@@ -68,10 +69,14 @@ class Launch:
             "Prometheus": f"http://127.0.0.1:{local.prometheus_port}/",
             "Exchange": f"ws://127.0.0.1:{local.exchange_port}",
             "Kafka": self.broker.address,
+            "S3": f"http://127.0.0.1:{local.s3_port}",
+            "Iceberg REST": f"http://127.0.0.1:{local.iceberg_port}",
             "Data and logs": str(local.root),
         }
         if "prometheus" not in listed:
             del shown["Prometheus"]
+        if "storage" not in listed:
+            del shown["S3"], shown["Iceberg REST"]
         return shown
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from deploy.local import probes
+from deploy.local import object_storage, probes
 from deploy.local.broker import Broker, answers
 from deploy.local.errors import LaunchError
 from deploy.local.settings import LocalSettings, kafka_port_names
@@ -79,6 +79,7 @@ def service_environment(settings: LocalSettings, broker: Broker) -> dict[str, st
         "TICKHOUSE_KAFKA_BOOTSTRAP": broker.address,
         "TICKHOUSE_WS_URL": f"ws://127.0.0.1:{settings.exchange_port}",
         "TICKHOUSE_LAUNCHED_FROM": str(settings.root),  # how leftovers of a dead supervisor are recognised
+        **(object_storage.environment(settings) if settings.storage == "s3" else {}),
         **prefect_environment(settings.root, settings.prefect_port),
         "PYTHONUNBUFFERED": "1",
         "TZ": "UTC",
@@ -92,7 +93,10 @@ def service_environment(settings: LocalSettings, broker: Broker) -> dict[str, st
 
 def services(settings: LocalSettings, broker: Broker, feed: Feed) -> list[Service]:
     """All services of this machine, in the order in which they are shown."""
-    listed = [*broker_services(broker), exchange(settings, feed)]
+    listed = broker_services(broker)
+    if settings.storage == "s3":
+        listed.append(_storage(settings))
+    listed.append(exchange(settings, feed))
     listed.append(_python("bridge", "dataflows.bridge", settings.bridge_metrics_port, stop_step=2))
     for name in STREAM_FLOWS:
         port = getattr(settings, f"{name}_metrics_port")
@@ -123,6 +127,18 @@ def broker_services(broker: Broker) -> list[Service]:
         used = kafka_port_names(number) if broker.kind == "kafka" else ("kafka_port",)
         listed.append(Service(name, command, partial(answers, address), 6, True, True, None, used))
     return listed
+
+
+def _storage(settings: LocalSettings) -> Service:
+    return Service(
+        name="storage",
+        command=object_storage.command(settings),
+        ready=partial(object_storage.answers, settings),
+        stop_step=6,  # after everything that writes tables
+        early=True,
+        gate=True,
+        ports=object_storage.PORTS,
+    )
 
 
 def exchange(settings: LocalSettings, feed: Feed) -> Service:

@@ -34,6 +34,12 @@ DEFAULT_PORTS: dict[str, int] = {
     "kafka_3_port": 9096,
     "kafka_2_controller_port": 9097,
     "kafka_3_controller_port": 9098,
+    "s3_port": 8333,
+    "iceberg_port": 8181,
+    "seaweed_master_port": 9333,
+    "seaweed_volume_port": 9340,
+    "seaweed_filer_port": 8888,
+    "seaweed_admin_port": 23646,
 }
 """Port of each setting when nothing is said, in the order used with `port_base` (base + 0, base + 1, …)."""
 
@@ -67,6 +73,10 @@ class LocalSettings(BaseSettings):
     kafka_bootstrap: str | None = Field(
         default=None, description="Address of a running Kafka cluster; used when broker is auto."
     )
+    storage: Literal["files", "s3"] | None = Field(
+        default=None,
+        description="Where tables are: files, or s3 (SeaweedFS, started here). Unset: as before, or files.",
+    )
     start_seconds: float = Field(
         default=180.0, gt=0, description="How long `just up` waits for all services to be ready, in seconds."
     )
@@ -95,6 +105,12 @@ class LocalSettings(BaseSettings):
     kafka_3_port: int = _port("kafka_3_port", "Port of the third.")
     kafka_2_controller_port: int = _port("kafka_2_controller_port", "Port of the second node's own controller.")
     kafka_3_controller_port: int = _port("kafka_3_controller_port", "Port of the third node's.")
+    s3_port: int = _port("s3_port", "Port of S3, with storage=s3.")
+    iceberg_port: int = _port("iceberg_port", "Port of the Iceberg REST catalog, with storage=s3.")
+    seaweed_master_port: int = _port("seaweed_master_port", "Inner port of SeaweedFS; so are the next three.")
+    seaweed_volume_port: int = _port("seaweed_volume_port", "Port of its volume server.")
+    seaweed_filer_port: int = _port("seaweed_filer_port", "Port of its filer.")
+    seaweed_admin_port: int = _port("seaweed_admin_port", "Port of its maintenance.")
 
     @model_validator(mode="before")
     @classmethod

@@ -34,7 +34,7 @@ from lakehouse.maintenance.compaction import compact
 from lakehouse.maintenance.expiry import expire
 from lakehouse.maintenance.orphans import remove_orphans
 from lakehouse.maintenance.statistics import table_statistics
-from lakehouse.query import Lake
+from lakehouse.query import Hints, Lake
 from lakehouse.settings import LakehouseSettings
 from lakehouse.silver.trades import refine_trades
 from lakehouse.snapshots import local_path
@@ -96,7 +96,7 @@ def measured_query(lake: Lake, now: datetime, commit_every_s: int) -> float:
     spent = []
     for _ in range(MEASURED // 5):
         began = time.process_time()
-        assert lake.rows(sql, [window[0]], window=window)[0]["n"]
+        assert lake.rows(sql, [window[0]], hints=Hints(window))[0]["n"]
         spent.append(time.process_time() - began)
     return 1000 * statistics.median(spent)
 

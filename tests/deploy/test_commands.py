@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +41,7 @@ def test_options_are_told_from_words_and_from_file_names_with_an_equals_sign() -
     [
         (
             ["up", "wach=1"],
-            "wach is not understood here; there is broker=, brokers=, feed=, file=, speed=, watch=",
+            "wach is not understood here; there is broker=, brokers=, feed=, file=, speed=, storage=, watch=",
         ),
         (["up", "feed=replay"], "feed=replay needs file=PATH"),
         (["up", "feed=replay", "file=/nowhere/x.gz"], "/nowhere/x.gz is not a file"),
@@ -49,6 +52,7 @@ def test_options_are_told_from_words_and_from_file_names_with_an_equals_sign() -
             "brokers=3 are nodes of Apache Kafka, and the broker here is embedded",
         ),
         (["up", "brokers=2"], "TICKHOUSE_BROKERS=2 is not usable"),
+        (["up", "storage=tape"], "TICKHOUSE_STORAGE=tape is not usable"),
         (["status"], "`just up` starts it"),
         (["replay"], "usage: just replay FILE"),
         (["logs", "nothing"], "there is no log of nothing"),
@@ -143,6 +147,31 @@ def test_topics_made_on_one_node_are_not_continued_on_three(
     monkeypatch.setenv("TICKHOUSE_BROKERS", "3")
     assert main(["up", "broker=embedded"]) == 1
     assert "were made on brokers=1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("known", "wanted"), [("files", "s3"), (None, "s3"), ("s3", "files")])
+def test_tables_in_one_storage_are_not_continued_in_another(
+    known: str | None, wanted: str, settings: LocalSettings, capsys: Output
+) -> None:
+    before = settings.model_copy(update={"storage": known})
+    Launch(before, Broker("embedded", "127.0.0.1:1", "promise"), Feed()).save()
+    assert main(["up", f"storage={wanted}"]) == 1
+    assert f"are in storage={known or 'files'}" in capsys.readouterr().err
+
+
+def test_a_module_is_run_with_the_settings_that_lead_to_the_tables(settings: LocalSettings) -> None:
+    stored = settings.model_copy(update={"storage": "s3"})
+    Launch(stored, Broker("embedded", "127.0.0.1:1", "promise"), Feed()).save()
+    show = "import lakehouse.settings as s; print(s.LakehouseSettings().effective_catalog_uri)"
+    (settings.root / "show_catalog.py").write_text(show)
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.local", "run", "show_catalog"],
+        env={**os.environ, "PYTHONPATH": str(settings.root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == f"http://127.0.0.1:{settings.iceberg_port}"
 
 
 def test_logs_prints_the_end_of_a_log(settings: LocalSettings, capfd: pytest.CaptureFixture[str]) -> None:

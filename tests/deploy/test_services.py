@@ -10,8 +10,10 @@ import pytest
 
 from deploy.local import prometheus
 from deploy.local.broker import Broker
+from deploy.local.launch import Launch
 from deploy.local.services import Feed, service_environment, services
 from deploy.local.settings import DEFAULT_PORTS, LocalSettings
+from deploy.local.supervision import Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = Broker("kafka", "127.0.0.1:9092", "promise", [["java"]])
@@ -38,6 +40,27 @@ def test_a_stop_goes_from_the_source_to_the_broker(settings: LocalSettings) -> N
     assert order.index("bronze") < order.index("flows") < order.index("prefect")
 
 
+def test_object_storage_starts_before_and_stops_after_everything_that_writes(settings: LocalSettings) -> None:
+    listed = {s.name: s for s in services(settings.model_copy(update={"storage": "s3"}), OWN, Feed())}
+    storage = listed.pop("storage")
+    assert storage.gate
+    assert all(storage.stop_step > s.stop_step for s in listed.values() if s.name != "broker")
+    assert "storage" not in [s.name for s in services(settings, OWN, Feed())]
+
+
+def test_the_secrets_of_the_object_storage_reach_its_users_and_no_file_but_their_own(
+    settings: LocalSettings, supervisor: Supervisor
+) -> None:
+    stored = settings.model_copy(update={"storage": "s3"})
+    secret = service_environment(stored, OWN)["TICKHOUSE_S3_SECRET_ACCESS_KEY"]
+    assert len(secret) >= 32
+    assert service_environment(stored, OWN)["TICKHOUSE_S3_SECRET_ACCESS_KEY"] == secret
+    supervisor.write(services(stored, OWN, Feed()))
+    Launch(stored, OWN, Feed()).save()
+    holding = [file.name for file in settings.root.rglob("*") if file.is_file() and secret in file.read_text()]
+    assert holding == ["credentials.json"]
+
+
 def test_a_broker_elsewhere_is_not_started(settings: LocalSettings) -> None:
     assert "broker" not in [s.name for s in services(settings, ELSEWHERE, Feed())]
     assert service_environment(settings, ELSEWHERE)["TICKHOUSE_KAFKA_BOOTSTRAP"] == "a.example:9092"
@@ -50,7 +73,8 @@ def test_every_port_belongs_to_a_service(
     binary.write_text("#!/bin/sh\n")
     binary.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    claimed = [name for s in services(settings, THREE, Feed()) for name in s.ports]
+    with_storage = settings.model_copy(update={"storage": "s3"})
+    claimed = [name for s in services(with_storage, THREE, Feed()) for name in s.ports]
     assert sorted(claimed) == sorted(DEFAULT_PORTS)
 
 
