@@ -1,7 +1,7 @@
 """Data files of a table's snapshot, read from its manifests once.
 
-In: a loaded table. Out: :class:`SnapshotFiles`: the live data files with their sequence number, day and time
-bounds.
+In: a loaded table, and a snapshot of it. Out: :class:`SnapshotFiles`: the live data files with their sequence
+number, day, and bounds of time and key.
 
 Manifests never change, so each is decoded once per process and kept while a snapshot still names it: following a
 table that commits every few seconds costs one small manifest a commit, whatever its size.
@@ -23,7 +23,8 @@ from pyiceberg.io import FileIO
 from pyiceberg.manifest import ManifestContent, ManifestEntry, ManifestFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
-from pyiceberg.types import DateType, TimestamptzType
+from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.types import DateType, NestedField, StringType, TimestamptzType
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -45,6 +46,16 @@ class DataFileEntry:
     """Smallest event time in the file; None when not known."""
     last: datetime | None
     """Largest event time in the file; None when not known."""
+    first_key: str | None = None
+    """Not above the smallest key in the file, where the table's key is one text; None when not known."""
+    last_key: str | None = None
+    """Not below the largest key in the file; None when not known."""
+
+    def may_hold(self, key: str) -> bool:
+        """Whether the file may hold the row with this key. Ids that count up, as a venue's do, lie in few files."""
+        return (self.first_key is None or self.first_key <= key) and (
+            self.last_key is None or key <= self.last_key
+        )
 
     def overlaps(self, start: datetime | None, end: datetime | None) -> bool:
         """Whether the file may hold rows with start ≤ event time < end; None is unbounded."""
@@ -74,6 +85,28 @@ class SnapshotFiles:
     """True when delete files exist: the data files alone would show deleted rows."""
 
 
+class SnapshotUnknownError(LookupError):
+    """No such snapshot: never there, or expired; the message says which can still be read."""
+
+
+def snapshot_at(name: str, table: Table, moment: datetime) -> Snapshot | None:
+    """The snapshot that was the head of ``table`` (named ``name``) at ``moment``; None where it had none yet.
+
+    Raises:
+        SnapshotUnknownError: it was expired.
+    """
+    milliseconds = (moment - EPOCH) // timedelta(milliseconds=1)
+    found = table.snapshot_as_of_timestamp(milliseconds)
+    oldest = min(table.metadata.snapshots, key=lambda s: s.sequence_number or 0, default=None)
+    if found is None and oldest is not None and (oldest.sequence_number or 0) > 1:
+        kept_since = EPOCH + timedelta(milliseconds=oldest.timestamp_ms)
+        raise SnapshotUnknownError(
+            f"{name} as of {moment.isoformat()} can no longer be read: older snapshots were expired; the oldest "
+            f"that is kept is {oldest.snapshot_id}, of {kept_since.isoformat()}"
+        )
+    return found
+
+
 class ManifestCache:
     """Decoded manifests of the tables that are followed. Safe for threads."""
 
@@ -83,23 +116,27 @@ class ManifestCache:
 
     def files(self, name: str, table: Table) -> SnapshotFiles:
         """Files of the table's current snapshot. ``name`` is its full name, ``bronze.trades``."""
-        snapshot = table.current_snapshot()
+        return self.files_of(name, table, table.current_snapshot())
+
+    def files_of(self, name: str, table: Table, snapshot: Snapshot | None) -> SnapshotFiles:
+        """Files of any snapshot of the table, under the columns that it has today; None: of no snapshot."""
         entries: dict[str, tuple[DataFileEntry, ...]] = {}
         has_deletes = False
         if snapshot is not None:
             with self._lock:
                 known = self._kept.get(name, {})
-            time_field = _event_time_field(name, table.schema())
+            bounds = _Bounds(name, table.schema())
             for manifest in snapshot.manifests(table.io):
                 if manifest.content == ManifestContent.DELETES:
                     has_deletes = has_deletes or _live_files(manifest)
                     continue
                 decoded = known.get(manifest.manifest_path)
                 entries[manifest.manifest_path] = (
-                    _decode(manifest, table.io, time_field) if decoded is None else decoded
+                    _decode(manifest, table.io, bounds) if decoded is None else decoded
                 )
-            with self._lock:
-                self._kept[name] = entries
+            if snapshot.snapshot_id == table.metadata.current_snapshot_id:
+                with self._lock:
+                    self._kept[name] = entries
         return SnapshotFiles(
             name=name,
             snapshot_id=None if snapshot is None else snapshot.snapshot_id,
@@ -133,24 +170,34 @@ def _live_files(manifest: ManifestFile) -> bool:
     return (manifest.added_files_count or 0) + (manifest.existing_files_count or 0) > 0
 
 
-def _decode(
-    manifest: ManifestFile, io: FileIO, time_field: tuple[int, TimestamptzType | DateType] | None
-) -> tuple[DataFileEntry, ...]:
-    return tuple(_entry(e, time_field) for e in manifest.fetch_manifest_entry(io, discard_deleted=True))
+class _Bounds:
+    """Reads the bounds of event time and key out of a file's statistics."""
+
+    def __init__(self, name: str, schema: Schema) -> None:
+        self._time = _event_time_field(name, schema)
+        self._key = _key_field(name, schema)
+
+    def of(self, entry: ManifestEntry) -> DataFileEntry:
+        file = entry.data_file
+        lower, upper = file.lower_bounds or {}, file.upper_bounds or {}
+        first = last = first_key = last_key = None
+        if self._time is not None:
+            field_id, field_type = self._time
+            nulls = (file.null_value_counts or {}).get(field_id, 0)
+            if not nulls:  # a row without a time may belong to any window
+                first = _bound(lower.get(field_id), field_type)
+                last = _bound(upper.get(field_id), field_type)
+                if last is not None and isinstance(field_type, DateType):
+                    last += timedelta(days=1, microseconds=-1)  # a date stands for all of its day
+        if self._key in lower and self._key in upper:
+            first_key = from_bytes(StringType(), lower[self._key])
+            last_key = from_bytes(StringType(), upper[self._key])
+        path, sequence_number = local_path(file.file_path), entry.sequence_number or 0
+        return DataFileEntry(path, file.record_count, sequence_number, first, last, first_key, last_key)
 
 
-def _entry(entry: ManifestEntry, time_field: tuple[int, TimestamptzType | DateType] | None) -> DataFileEntry:
-    file = entry.data_file
-    first = last = None
-    if time_field is not None:
-        field_id, field_type = time_field
-        nulls = (file.null_value_counts or {}).get(field_id, 0)
-        if not nulls:  # a row without a time may belong to any window
-            first = _bound((file.lower_bounds or {}).get(field_id), field_type)
-            last = _bound((file.upper_bounds or {}).get(field_id), field_type)
-            if last is not None and isinstance(field_type, DateType):
-                last += timedelta(days=1, microseconds=-1)  # a date stands for all of its day
-    return DataFileEntry(local_path(file.file_path), file.record_count, entry.sequence_number or 0, first, last)
+def _decode(manifest: ManifestFile, io: FileIO, bounds: _Bounds) -> tuple[DataFileEntry, ...]:
+    return tuple(bounds.of(entry) for entry in manifest.fetch_manifest_entry(io, discard_deleted=True))
 
 
 def _bound(raw: bytes | None, field_type: TimestamptzType | DateType) -> datetime | None:
@@ -164,9 +211,19 @@ def _bound(raw: bytes | None, field_type: TimestamptzType | DateType) -> datetim
 
 def _event_time_field(name: str, schema: Schema) -> tuple[int, TimestamptzType | DateType] | None:
     spec = TABLES.get(name)
-    if spec is None or spec.event_time is None:
-        return None
-    found = schema.find_field(spec.event_time)
-    if isinstance(found.field_type, (TimestamptzType, DateType)):
+    found = None if spec is None or spec.event_time is None else _field(schema, spec.event_time)
+    if found is not None and isinstance(found.field_type, (TimestamptzType, DateType)):
         return found.field_id, found.field_type
     return None
+
+
+def _key_field(name: str, schema: Schema) -> int | None:
+    """Field id of the table's key, where that is one column of text; a key is never null."""
+    spec = TABLES.get(name)
+    found = None if spec is None or len(spec.key) != 1 else _field(schema, spec.key[0])
+    return found.field_id if found is not None and isinstance(found.field_type, StringType) else None
+
+
+def _field(schema: Schema, column: str) -> NestedField | None:
+    """A column of the table; None where another program renamed or dropped it."""
+    return next((field for field in schema.fields if field.name == column), None)
