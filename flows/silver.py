@@ -13,9 +13,8 @@ from prefect import flow, runtime, task
 from prefect.deployments import run_deployment
 
 from flows.session import lake_session
-from lakehouse.silver.orderbook import refine_orderbook
+from lakehouse.silver.events import refine_orderbook, refine_trades
 from lakehouse.silver.step import StepResult
-from lakehouse.silver.trades import refine_trades
 
 
 @task(name="silver.trades")

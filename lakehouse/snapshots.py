@@ -52,7 +52,7 @@ class DataFileEntry:
     """Not below the largest key in the file; None when not known."""
 
     def may_hold(self, key: str) -> bool:
-        """Whether the file may hold the row with this key. Ids that count up, as a venue's do, lie in few files."""
+        """Whether the file may hold the row with this key. Ids that count up lie in few files."""
         return (self.first_key is None or self.first_key <= key) and (
             self.last_key is None or key <= self.last_key
         )

@@ -13,7 +13,7 @@ import pytest
 from lakehouse.batch import BatchSession
 from lakehouse.gold.step import TABLES, publish
 from lakehouse.quality.gate import ContractViolationError
-from lakehouse.silver.trades import refine_trades
+from lakehouse.silver.events import refine_trades
 from lakehouse.tables import arrow_schema
 
 MONDAY = datetime(2026, 3, 9, 12, tzinfo=UTC)

@@ -14,8 +14,8 @@ import pytest
 from lakehouse.batch import BatchSession
 from lakehouse.dimensions.dim_symbol import SymbolInfo, seed_dim_symbol
 from lakehouse.quality.gate import ContractViolationError
+from lakehouse.silver.events import TRADES, refine_trades
 from lakehouse.silver.step import refine
-from lakehouse.silver.trades import TRADES, refine_trades
 
 MIDNIGHT = datetime(2026, 3, 13, tzinfo=UTC)
 NOON = MIDNIGHT + timedelta(hours=12)
