@@ -82,6 +82,16 @@ class Bronze:
             "bronze.orderbook_snapshots", topic, [self._book(i, b) for i, b in self._numbered(topic, books)]
         )
 
+    def quotes(self, *quotes: dict[str, Any]) -> None:
+        """Append quotes; fields that are not given are filled in."""
+        topic = "raw.quotes"
+        self._append("bronze.quotes", topic, [self._quote(i, q) for i, q in self._numbered(topic, quotes)])
+
+    def orders(self, *orders: dict[str, Any]) -> None:
+        """Append orders; fields that are not given are filled in."""
+        topic = "raw.orders"
+        self._append("bronze.orders", topic, [self._order(i, o) for i, o in self._numbered(topic, orders)])
+
     def _numbered(self, topic: str, rows: tuple[dict[str, Any], ...]) -> list[tuple[int, dict[str, Any]]]:
         return list(enumerate(rows, self.next_offset.get(topic, 0)))
 
@@ -112,6 +122,35 @@ class Bronze:
             "buyer_agent_id": "retail-0001",
             "seller_agent_id": "mm-001",
             "is_aggressive_buy": True,
+        } | given
+
+    @staticmethod
+    def _quote(number: int, given: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "event_id": f"quote-{number}",
+            "timestamp": MARKET_OPEN,
+            "sequence": number,
+            "symbol": "AAPL",
+            "best_bid": Decimal("185.24"),
+            "best_bid_size": Decimal(300),
+            "best_ask": Decimal("185.26"),
+            "best_ask_size": Decimal(200),
+        } | given
+
+    @staticmethod
+    def _order(number: int, given: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "event_type": "OrderPlaced",
+            "event_id": f"order-event-{number}",
+            "timestamp": MARKET_OPEN,
+            "sequence": number,
+            "order_id": f"order-{number}",
+            "symbol": "AAPL",
+            "side": "Buy",
+            "order_type": "Limit",
+            "price": Decimal("185.25"),
+            "quantity": Decimal(100),
+            "agent_id": "retail-0001",
         } | given
 
     @staticmethod
