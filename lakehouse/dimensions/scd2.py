@@ -1,7 +1,7 @@
 """A dimension whose history is kept (slowly changing dimension, type 2), brought in line with what is listed now.
 
-In: rows as a reference file lists them, each with an optional ``valid_from``. Out: one row per version of a member,
-valid for valid_from ≤ t < valid_to; the version that holds has valid_to null. On a crash: see
+In: rows as a reference file lists them, each with an optional ``valid_from``. Out: one row per version of a
+member, valid for valid_from ≤ t < valid_to; the version that holds has valid_to null. On a crash: see
 :mod:`lakehouse.dimensions.table`.
 
 A row with ``valid_from`` says what held from that moment until the next one that is known, also a moment long

@@ -1,8 +1,8 @@
 """Bringing a dimension's table in line with what is known: one commit, or none when nothing changed.
 
-In: a table, and a function from its rows to the rows it should have. Out: the table as it should be. On a crash: it is
-before the commit or after it. Of several processes that do it at once one commits and the others find nothing
-left to do.
+In: a table, and a function from its rows to the rows it should have. Out: the table as it should be. On a crash:
+it is before the commit or after it. Of several processes that do it at once one commits and the others find
+nothing left to do.
 """
 
 from __future__ import annotations

@@ -18,22 +18,18 @@ it computed once more.
 from __future__ import annotations
 
 import importlib.resources
-import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
 
 import duckdb
 import pyarrow as pa
-from pyiceberg.table import Table
 
-from lakehouse.append import expire_snapshots, transaction
 from lakehouse.batch import BatchSession, compare_and_swap
-from lakehouse.duck import files_sql
+from lakehouse.days import computed_until, day_sql, read_until, replace_days, touched_days
 from lakehouse.quality.gate import require
-from lakehouse.snapshots import SnapshotFiles
-from lakehouse.state import WATERMARK, carried, read_state
+from lakehouse.rounding import define_rounding
 from lakehouse.tables import arrow_schema
 
 log = logging.getLogger(__name__)
@@ -71,39 +67,21 @@ def _publish(session: BatchSession) -> GoldResult:
         return GoldResult()
     until = head.sequence_number or 0
     targets = {name: session.catalog.load_table(name) for name in TABLES}
-    read = {name: _read_until(table) for name, table in targets.items()}
+    read = {name: read_until(table) for name, table in targets.items()}
     snapshot = session.manifests.files(SOURCE, silver)
-    days = _touched_days(snapshot, min(read.values()))
+    days = touched_days(snapshot, min(read.values()))
     if not days:
         return GoldResult()
     now = session.clock()
     with session.connection.cursor() as cursor:
-        rows = compute(cursor, (_day_sql(snapshot, day) for day in days), now)
+        rows = compute(cursor, (day_sql(snapshot, day) for day in days), now)
     require(session, DAILY, DAILY, rows[DAILY], now, head.snapshot_id)
     for name, table in targets.items():
         if read[name] < until:
-            _replace_days(session, table, rows[name], days, until)
+            replace_days(session, table, days, [rows[name]], lambda: computed_until(until))
     result = GoldResult(days, {name: rows[name].num_rows for name in TABLES})
     log.info("gold: %s computed anew, %s", ", ".join(map(str, days)), result.rows)
     return result
-
-
-def _read_until(table: Table) -> int:
-    """Sequence number of the silver commit up to which a gold table is computed; 0 before its first commit."""
-    text = read_state(table).get(WATERMARK)
-    return 0 if text is None else int(json.loads(text)["sequence_number"])
-
-
-def _touched_days(snapshot: SnapshotFiles, since: int) -> tuple[date, ...]:
-    days = set()
-    for file in snapshot.files:
-        if file.sequence_number > since:
-            if file.day is None:
-                raise RuntimeError(
-                    f"{file.path} of {SOURCE} has no single day: the table has to be partitioned by day(timestamp)"
-                )
-            days.add(file.day)
-    return tuple(sorted(days))
 
 
 def compute(cursor: duckdb.DuckDBPyConnection, trades: Iterable[str], now: datetime) -> dict[str, pa.Table]:
@@ -116,9 +94,7 @@ def compute(cursor: duckdb.DuckDBPyConnection, trades: Iterable[str], now: datet
             the bars but not the trades.
         now: written to ``_aggregated_at``.
     """
-    for statement in _sql("rounding.sql").split(";"):
-        if statement.strip():
-            cursor.execute(statement)
+    define_rounding(cursor)
     for number, day in enumerate(trades):
         cursor.execute(f"create or replace temp view trades as {day}")
         into = "insert into bars" if number else "create temp table bars as"
@@ -130,22 +106,6 @@ def compute(cursor: duckdb.DuckDBPyConnection, trades: Iterable[str], now: datet
         if name == DAILY:
             cursor.register("daily", rows[name])
     return rows
-
-
-def _day_sql(snapshot: SnapshotFiles, day: date) -> str:
-    start = datetime.combine(day, time(), UTC)
-    return files_sql(snapshot, [f for f in snapshot.files if f.overlaps(start, start + timedelta(days=1))])
-
-
-def _replace_days(session: BatchSession, table: Table, rows: pa.Table, days: Sequence[date], until: int) -> None:
-    state = carried(table, {WATERMARK: json.dumps({"sequence_number": until})})
-    with transaction(table) as commit:
-        if table.current_snapshot() is None:
-            commit.append(rows, snapshot_properties=state)
-        else:
-            of_the_days = ", ".join(f"'{day.isoformat()}'" for day in days)
-            commit.overwrite(rows, overwrite_filter=f"trading_date in ({of_the_days})", snapshot_properties=state)
-    expire_snapshots(table, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
 
 
 def _sql(name: str) -> str:

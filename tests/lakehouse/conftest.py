@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -180,16 +181,23 @@ class CommitFaults:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._commit = SqlCatalog.commit_table
         self._planned: list[tuple[str, str]] = []
+        self._spared: Counter[str] = Counter()
         monkeypatch.setattr(SqlCatalog, "commit_table", self._faulty_commit())
 
     def at_next_commit(self, table: str, when: Literal["before", "after"]) -> None:
+        self.at_commit(table, when, 1)
+
+    def at_commit(self, table: str, when: Literal["before", "after"], number: int) -> None:
+        """The table's commits before the ``number``-th from now on succeed."""
         self._planned.append((table, when))
+        self._spared[table] = number - 1
 
     def _faulty_commit(self) -> Callable[..., Any]:
         def commit_table(catalog: SqlCatalog, table: Table, *changes: Any) -> Any:
             name = ".".join(table.name())
             when = next((w for t, w in self._planned if t == name), None)
-            if when is None:
+            if when is None or self._spared[name] > 0:
+                self._spared[name] -= 1
                 return self._commit(catalog, table, *changes)
             self._planned.remove((name, when))
             if when == "after":

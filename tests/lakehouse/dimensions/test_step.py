@@ -1,4 +1,4 @@
-"""All dimensions follow their files and the agents that are seen: one commit a table, and none without a change."""
+"""All dimensions follow their files and the agents seen: one commit a table, and none without a change."""
 
 from __future__ import annotations
 
