@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import importlib.resources
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -38,6 +38,8 @@ SOURCE = "silver.trades"
 DAILY = "gold.daily_trading_summary"
 TABLES = ("gold.minute_bars", DAILY, "gold.market_overview", "gold.sector_daily")
 """In the order they are committed; each later one is computed from the ones before."""
+DAYS_AT_ONCE = 31
+"""Memory holds the bars of so many days, a million with 24 symbols; then they are committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +50,21 @@ class GoldResult:
     """UTC dates computed anew."""
     rows: dict[str, int] | None = None
     """Table → rows written; None when there was nothing to do."""
+    source_snapshot_id: int | None = None
+    """Snapshot of silver.trades that was read."""
 
 
-def publish(session: BatchSession) -> GoldResult:
-    """Bring all gold tables up to date with ``silver.trades``.
+def publish(session: BatchSession, days: Sequence[date] = ()) -> GoldResult:
+    """Bring the daily tables up to date with ``silver.trades``, and compute ``days`` anew, changed or not.
 
     Raises:
         ContractViolationError: the daily summary breaks its data contract; no gold table was changed.
         CommitFailedException: other writers won every race; nothing is lost, run it again.
     """
-    return compare_and_swap("gold", lambda: _publish(session))
+    return compare_and_swap("gold", lambda: _publish(session, days))
 
 
-def _publish(session: BatchSession) -> GoldResult:
+def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
     silver = session.catalog.load_table(SOURCE)
     head = silver.current_snapshot()
     if head is None:
@@ -69,17 +73,21 @@ def _publish(session: BatchSession) -> GoldResult:
     targets = {name: session.catalog.load_table(name) for name in TABLES}
     read = {name: read_until(table) for name, table in targets.items()}
     snapshot = session.manifests.files(SOURCE, silver)
-    days = touched_days(snapshot, min(read.values()))
+    days = tuple(sorted({*touched_days(snapshot, min(read.values())), *also}))
     if not days:
         return GoldResult()
     now = session.clock()
-    with session.connection.cursor() as cursor:
-        rows = compute(cursor, (day_sql(snapshot, day) for day in days), now)
-    require(session, DAILY, DAILY, rows[DAILY], now, head.snapshot_id)
-    for name, table in targets.items():
-        if read[name] < until:
-            replace_days(session, table, days, [rows[name]], lambda: computed_until(until))
-    result = GoldResult(days, {name: rows[name].num_rows for name in TABLES})
+    behind = [name for name in TABLES if also or read[name] < until]
+    written = dict.fromkeys(TABLES, 0)
+    for first in range(0, len(days), DAYS_AT_ONCE):
+        some = days[first : first + DAYS_AT_ONCE]
+        with session.connection.cursor() as cursor:
+            rows = compute(cursor, (day_sql(snapshot, day) for day in some), now)
+        require(session, DAILY, DAILY, rows[DAILY], now, head.snapshot_id)
+        state = computed_until(until) if some[-1] == days[-1] else {}
+        for name in behind:
+            written[name] += replace_days(session, targets[name], some, [rows[name]], state.copy)
+    result = GoldResult(days, written, head.snapshot_id)
     log.info("gold: %s computed anew, %s", ", ".join(map(str, days)), result.rows)
     return result
 

@@ -2,7 +2,7 @@
 --
 -- In:  ruled (id, key, content, broken, and where in Kafka), a row for each that arrived; broken is the rule it
 --      breaks and why, else null. known (key, content): silver's rows with an arrived key. $key: name of the key.
--- Out: judged (id, verdict, rule, reason).
+-- Out: judged (id, verdict, rule, why).
 --
 -- A redelivered message repeats the row word for word and is dropped. A key that comes again with other content is a
 -- fault of the source: the first one stays, the other is rejected. First is what was written to bronze first.
@@ -43,6 +43,6 @@ select
     id,
     verdict,
     coalesce(broken.rule, $key || '_unique') as rule,
-    coalesce(broken.reason, $key || ' ' || key || ' already belongs to another row') as reason
+    coalesce(broken.reason, $key || ' ' || key || ' already belongs to another row') as why
 from verdicts
 where verdict <> 'new'

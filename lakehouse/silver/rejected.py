@@ -1,6 +1,6 @@
 """Rows of bronze that break a rule, kept with the rule they broke.
 
-In: judged rows with ``rule`` and ``reason``. Out: rows of ``silver.rejected_records``, one per Kafka record
+In: judged rows with ``rule`` and ``why``. Out: rows of ``silver.rejected_records``, one per Kafka record
 and rule. On a crash: looking for what is there already and appending is one compare-and-swap, so repeating it
 adds nothing.
 """
@@ -38,7 +38,7 @@ def reject(session: BatchSession, source: str, rows: pa.Table, now: datetime) ->
     """Keep the rejected ``rows`` of bronze table ``source``; returns how many were not kept before.
 
     Args:
-        rows: columns of ``source``, then ``rule`` and ``reason``.
+        rows: columns of ``source``, then ``rule`` and ``why``: what was wrong.
         now: written to ``_rejected_at``.
     """
     if not rows.num_rows:
@@ -101,11 +101,11 @@ def _on_day(table: Table, source: str, day: date) -> pa.Table:
 
 
 def _record(source: str, row: dict[str, Any], now: datetime) -> dict[str, Any]:
-    rule, reason = row.pop("rule"), row.pop("reason")
+    rule, why = row.pop("rule"), row.pop("why")
     return {
         "source_table": source,
         "rule": rule,
-        "reason": reason,
+        "reason": why,
         "record": json.dumps(row, default=_as_json, ensure_ascii=False),
         "timestamp": row["timestamp"],
         "_kafka_topic": row["_kafka_topic"],

@@ -271,7 +271,7 @@ def _judge(
         ).fetchall()
     )
     rejected = cursor.execute(
-        "select arrived.*, rule, reason from judged join arrived on arrived.rowid = judged.id "
+        "select arrived.*, rule, why from judged join arrived on arrived.rowid = judged.id "
         "where verdict = 'rejected' order by _kafka_topic, _kafka_partition, _kafka_offset"
     ).to_arrow_table()
     reject(session, step.source, rejected, now)

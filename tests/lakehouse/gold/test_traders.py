@@ -182,7 +182,7 @@ def silver(trades: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([filled | one for one in trades], schema=arrow_schema("silver.trades"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_trades=st.lists(trade, min_size=1, max_size=30).map(numbered), parts=st.integers(1, 3))
 def test_profits_and_positions_equal_a_naive_queue_of_lots(
     database: duckdb.DuckDBPyConnection, given_trades: list[dict[str, Any]], parts: int
@@ -280,9 +280,10 @@ def test_days_after_one_that_left_the_same_lots_are_left_alone(session: BatchSes
     check_tables(session)
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("table", [PERFORMANCE, POSITIONS])
-@pytest.mark.parametrize("commit", [1, 2])
+@pytest.mark.parametrize(
+    ("table", "when", "commit"),
+    [(PERFORMANCE, "before", 1), (POSITIONS, "after", 1), (PERFORMANCE, "after", 2), (POSITIONS, "before", 2)],
+)
 def test_a_crash_at_any_commit_is_made_good_by_the_next_run(
     session: BatchSession, bronze: Any, commit_faults: Any, table: str, when: str, commit: int
 ) -> None:
