@@ -14,7 +14,7 @@ _sync:
     @command -v uv >/dev/null || { echo "uv is missing: pip install uv"; exit 1; }
     @uv sync --frozen --quiet
 
-# Start everything: up [watch=1] [broker=auto|kafka|embedded|HOST:PORT] [feed=replay file=PATH speed=N]
+# Start everything: up [watch=1] [broker=auto|kafka|embedded|HOST:PORT] [brokers=1|3] [feed=replay file=PATH speed=N]
 [group('run')]
 up *args: _sync
     @uv run --no-sync python -m deploy.local up "$@"
@@ -39,10 +39,15 @@ replay file *args: _sync
 record out *args: _sync
     @uv run --no-sync python -m simulator --out "$@"
 
-# One flow as several processes: cluster N enrichment|vwap|alerts|orderbook
+# One flow as several processes: cluster N enrichment|vwap|alerts|orderbook|bronze
 [group('run')]
 cluster processes flow: _sync
     @uv run --no-sync python -m dataflows.cluster "$@"
+
+# The tables: lake init | describe|history|files TABLE | stats|compact|expire|orphans [--dry-run] [TABLE…]
+[group('run')]
+lake *args: _sync
+    @uv run --no-sync python -m lakehouse "$@"
 
 # Drain and stop everything; nothing is lost
 [group('run')]
@@ -68,7 +73,7 @@ test *args: _sync
 e2e *args: _sync
     uv run --no-sync pytest -m e2e "$@"
 
-# Kill services many times while trades flow, then compare every layer: chaos [--kills 200] [--seed 1] [--broker auto]
+# Kill services many times while trades flow, then compare every layer: chaos [--kills 200] [--seed 1] [--broker auto] [--brokers 1]
 [group('develop')]
 chaos *args: _sync
     @uv run --no-sync python -m tests.e2e.chaos "$@"

@@ -7,7 +7,8 @@ counts as read. Run with ``python -m dataflows.bronze``.
 On a crash, anywhere: rows and offsets are one commit, so the next start reads on right behind the last row; no
 record is missing and none stands twice by (topic, partition, offset). Dead letters may repeat. Bytewax keeps no
 state here. SIGTERM commits what was read and exits with 0. A catalog, store or broker that is away is waited
-for.
+for. As several processes (:mod:`dataflows.cluster`) each reads some partitions; all records of a table go to one
+of them, so a table has one writer as before.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from types import FrameType
 from typing import NamedTuple
 
 import bytewax.operators as op
+import pyarrow as pa
 import pyarrow.compute as pc
 from bytewax.dataflow import Dataflow
 from bytewax.operators import StatefulBatchLogic
@@ -46,7 +48,7 @@ from dataflows.metrics import (
     serve_metrics,
 )
 from dataflows.resume import resume_offsets
-from dataflows.run import log_to_stderr
+from dataflows.run import cluster, log_to_stderr
 from dataflows.settings import StreamSettings
 from dataflows.topics import (
     RAW_AGENT_ACTIONS,
@@ -61,7 +63,7 @@ from dataflows.topics import (
 )
 from lakehouse.append import TRANSIENT, append_exactly_once, expire_snapshots
 from lakehouse.catalog import CatalogUnavailableError, open_catalog
-from lakehouse.frames import FrameParser, Record
+from lakehouse.frames import FrameParser, Records
 from lakehouse.settings import LakehouseSettings
 from lakehouse.state import committed_offsets, offset_resets
 from lakehouse.tables import create_tables
@@ -82,16 +84,12 @@ MAX_ROWS = 50_000
 """Rows at which a table commits early: 20 MB of frames, and a commit still takes well under a second."""
 GC_THRESHOLD = 200_000
 """Objects made and not freed at which the garbage collector looks for cycles; about two commits' worth."""
+MOST_DIGITS = 20
+"""Nanoseconds since 1970 have 19; whatever is longer is no time."""
+SAMPLES = 32
+"""Event times of a commit that the metrics look at."""
 
 Clock = Callable[[], datetime]
-
-
-class Chunk(NamedTuple):
-    """Consecutive records of one partition."""
-
-    topic: str
-    partition: int
-    records: list[Record]
 
 
 class Committed(NamedTuple):
@@ -101,6 +99,7 @@ class Committed(NamedTuple):
     rows: int
     seconds: float
     event_times_us: list[int]
+    """Of some of the rows, evenly spread, and of the newest."""
 
 
 class TableWriter:
@@ -108,6 +107,7 @@ class TableWriter:
 
     def __init__(
         self,
+        topic: str,
         table: Table,
         start: Mapping[int, int],
         dead_letters: DeadLetters,
@@ -124,32 +124,30 @@ class TableWriter:
         self._next = dict(start)
         self._resets = offset_resets(table)
         self._began_anew: dict[tuple[str, int], int] = {}
-        self._records: list[Record] = []
-        self._topic = ""
+        self._records = Records(topic)
 
     @property
     def waiting(self) -> int:
         """Records not committed yet."""
         return len(self._records)
 
-    def add(self, chunk: Chunk, now: datetime) -> list[Committed]:
-        """Take records in; commits when the offsets of their partition began anew."""
-        partition = chunk.partition
-        first, last = chunk.records[0].offset, chunk.records[-1].offset
+    def add(self, records: Records, now: datetime) -> list[Committed]:
+        """Take consecutive records of a partition in; commits when the partition's offsets began anew."""
+        topic, partition = records.topic, records.partitions[0]
+        first, last = records.offsets[0], records.offsets[-1]
         commits = []
         if first < self._next.get(partition, 0):
             commits += self.commit(now)
-            resets = self._resets.setdefault(chunk.topic, {})
+            resets = self._resets.setdefault(topic, {})
             resets[partition] = resets.get(partition, 0) + 1
-            self._began_anew[chunk.topic, partition] = resets[partition]
+            self._began_anew[topic, partition] = resets[partition]
             log.error(
                 "%s/%d: offset %d comes after %d: the topic was made anew or the broker lost messages. What comes "
                 "is stored under its new offsets in %s, beside the rows that had them before.",
-                *(chunk.topic, partition, first, self._next[partition] - 1, self._name),
+                *(topic, partition, first, self._next[partition] - 1, self._name),
             )
         self._next[partition] = last + 1
-        self._topic = chunk.topic
-        self._records += chunk.records
+        self._records.extend(records)
         return commits
 
     def commit(self, now: datetime) -> list[Committed]:
@@ -162,11 +160,12 @@ class TableWriter:
         if not self._records:
             return []
         began = time.perf_counter()
+        topic = self._records.topic
         rows, rejected = self._parser.parse(self._records, now)
         if rejected:
             self._dead_letters.send(rejected, now)
         appended = append_exactly_once(
-            self._table, rows, {self._topic: self._next}, began_anew=self._began_anew, wait=self._stop.wait
+            self._table, rows, {topic: self._next}, began_anew=self._began_anew, wait=self._stop.wait
         )
         expire_snapshots(self._table, at=self._settings.snapshots_expire_at, keep=self._settings.snapshots_kept)
         if appended.covered:
@@ -174,12 +173,11 @@ class TableWriter:
                 "%s: %d of %d rows were committed before, by an attempt that looked failed or by another writer",
                 *(self._name, appended.covered, rows.num_rows),
             )
-        self._records = []
-        times = pc.drop_null(rows["timestamp"]).cast("int64").to_pylist()
-        return [Committed(self._name, appended.rows, time.perf_counter() - began, times)]
+        self._records = Records(topic)
+        return [Committed(self._name, appended.rows, time.perf_counter() - began, _sample(rows["timestamp"]))]
 
 
-class _CommitLogic(StatefulBatchLogic[Chunk, Committed, None]):
+class _CommitLogic(StatefulBatchLogic[Records, Committed, None]):
     """Decides when a table commits. One for each table, made with its first records."""
 
     def __init__(self, make_writer: Callable[[str], TableWriter], interval: timedelta, clock: Clock) -> None:
@@ -189,11 +187,11 @@ class _CommitLogic(StatefulBatchLogic[Chunk, Committed, None]):
         self._clock = clock
         self._due: datetime | None = None
 
-    def on_batch(self, values: list[Chunk]) -> tuple[Iterable[Committed], bool]:
+    def on_batch(self, values: list[Records]) -> tuple[Iterable[Committed], bool]:
         writer = self._writer = self._writer or self._make_writer(values[0].topic)
         commits: list[Committed] = []
-        for chunk in values:
-            commits += writer.add(chunk, self._clock())
+        for records in values:
+            commits += writer.add(records, self._clock())
             if writer.waiting >= MAX_ROWS:
                 commits += writer.commit(self._clock())
         if not writer.waiting:
@@ -255,7 +253,7 @@ def bronze_flow(
     dead_letters = DeadLetters(settings, FLOW, stop)
 
     def make_writer(topic: str) -> TableWriter:
-        return TableWriter(tables[topic], start[topic], dead_letters, lakehouse, stop)
+        return TableWriter(topic, tables[topic], start[topic], dead_letters, lakehouse, stop)
 
     interval = timedelta(seconds=settings.bronze_commit_seconds)
     source = KafkaSource(
@@ -263,36 +261,39 @@ def bronze_flow(
     )
     flow = Dataflow(FLOW)
     batches = op.input("raw", flow, source)
-    chunks = op.map("by_topic", batches, lambda batch: (batch.topic, _chunk(batch)))
+    chunks = op.map("by_topic", batches, lambda batch: (batch.topic, _records(batch)))
     commits = op.stateful_batch("commit", chunks, lambda _: _CommitLogic(make_writer, interval, clock))
     op.output("metrics", op.key_rm("commits", commits), _MetricsSink())
     return flow
 
 
-def _chunk(batch: Batch) -> Chunk:
-    topic, partition = batch.topic, batch.partition
-    records = []
-    for message in batch.messages:
-        kind, timestamp_ms = message.timestamp()
-        records.append(
-            Record(
-                topic,
-                partition,
-                message.offset(),
-                None if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms,
-                _received_at(message.headers()),
-                message.key(),
-                message.value() or b"",
-            )
-        )
-    return Chunk(topic, partition, records)
+def _records(batch: Batch) -> Records:
+    messages = batch.messages
+    return Records(
+        batch.topic,
+        [batch.partition] * len(messages),
+        [message.offset() for message in messages],
+        [None if kind == TIMESTAMP_NOT_AVAILABLE else ms for kind, ms in [m.timestamp() for m in messages]],
+        [_received_us(message.headers()) for message in messages],
+        [message.key() for message in messages],
+        [message.value() or b"" for message in messages],
+    )
 
 
-def _received_at(headers: list[tuple[str, bytes]] | None) -> int | None:
+def _received_us(headers: list[tuple[str, bytes]] | None) -> int | None:
     for name, value in headers or ():
         if name == "received_at":
-            return int(value) if value and value.isdigit() else None
+            return int(value) // 1000 if value and len(value) < MOST_DIGITS and value.isdigit() else None
     return None
+
+
+def _sample(times: pa.ChunkedArray) -> list[int]:
+    """Of timestamps, those that the metrics look at, in µs since the epoch."""
+    known = pc.drop_null(times).cast("int64")
+    if not len(known):
+        return []
+    places = range(0, len(known), max(1, len(known) // SAMPLES))
+    return [*known.take(pa.array(places)).to_pylist(), pc.max(known).as_py()]
 
 
 def _open_lakehouse(settings: LakehouseSettings, stop: threading.Event) -> Catalog:
@@ -335,7 +336,7 @@ def main() -> int:
         catalog = _open_lakehouse(lakehouse, stop)
         ensure_topics(settings, stop)
         flow = bronze_flow(settings, lakehouse, catalog, stop)
-        cli_main(flow)  # type: ignore[no-untyped-call]
+        cli_main(flow, **cluster())  # type: ignore[no-untyped-call]
     except Stopped:
         log.info("stopped while waiting; nothing was read")
     SERVICE_READY.set(0)

@@ -6,9 +6,10 @@ the same after a restart, and the events beyond that sequence which are in Kafka
 On a crash: the file is replaced in one move, so it is the old or the new one. Every event beyond its sequence was
 written behind its offsets; reading from there to the end finds them all. So of what the exchange sends again the
 bridge knows exactly which part is in Kafka, and nothing is lost or doubled. What a killed bridge had handed to the
-operating system may reach the log a moment after its death: so the ends are taken when they have stood still for
-SETTLE_S. A broker that holds such a request back for longer, but answers the new bridge, doubles its frames; only
-transactions would rule that out, and the development broker has none.
+operating system may reach the log a moment after its death: so the ends are taken when no copy of a partition
+lags behind its leader, and they have stood still for SETTLE_S. A broker that holds such a request back for longer,
+but answers the new bridge, doubles its frames; only transactions would rule that out, and the development broker
+has none.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from dataflows.kafka import PASSING, until_broker_answers
+from dataflows.kafka import PASSING, settled_bounds, until_broker_answers
 from dataflows.settings import StreamSettings
 from dataflows.topics import Stopped
 from dataflows.wire import decode_exact, decode_fast, sequence_in
@@ -106,11 +108,12 @@ def read_ends(
         },
         logger=log,
     )
+    admin = AdminClient(settings.kafka(), logger=log)
     written: Counter[tuple[str, int]] = Counter()
     try:
-        bounds = _bounds(consumer, topics, stop)
+        bounds = _bounds(consumer, admin, topics, stop)
         if checkpoint is not None:
-            bounds = _settled(consumer, topics, bounds, stop)
+            bounds = _settled(consumer, admin, topics, bounds, stop)
             unread = _unread(checkpoint, bounds)
             _read(consumer, unread, written)
     finally:
@@ -121,23 +124,23 @@ def read_ends(
     return ends, written
 
 
-def _bounds(consumer: Consumer, topics: list[str], stop: threading.Event) -> Spans:
+def _bounds(consumer: Consumer, admin: AdminClient, topics: list[str], stop: threading.Event) -> Spans:
     """First and end offset of each partition."""
     return {
-        (topic, partition.partition): until_broker_answers(
-            partial(consumer.get_watermark_offsets, partition, timeout=5), stop
-        )
+        (topic, partition.partition): settled_bounds(consumer, admin, topic, partition.partition, stop)
         for topic in topics
         for partition in _partitions(consumer, topic, stop)
     }
 
 
-def _settled(consumer: Consumer, topics: list[str], bounds: Spans, stop: threading.Event) -> Spans:
+def _settled(
+    consumer: Consumer, admin: AdminClient, topics: list[str], bounds: Spans, stop: threading.Event
+) -> Spans:
     """The bounds when nobody writes any more."""
     for _ in range(int(SETTLE_MAX_S / SETTLE_S)):
         if stop.wait(SETTLE_S):
             raise Stopped
-        before, bounds = bounds, _bounds(consumer, topics, stop)
+        before, bounds = bounds, _bounds(consumer, admin, topics, stop)
         if before == bounds:
             return bounds
     log.warning("somebody else writes to the raw topics: what a killed bridge sent last may be there twice")

@@ -2,7 +2,7 @@
 
 In: a number of processes and the name of a flow. Out: that many processes, which share the partitions and exchange
 what belongs together; the same rows as one process would write. It runs until SIGTERM or Ctrl-C, then every one
-takes a last snapshot.
+takes a last snapshot; bronze, whose offsets are in its tables, commits instead.
 
 On a crash: Bytewax's processes cannot go on without one another, so when one ends all are ended and started again,
 from the newest snapshot that all had taken part in; the sink leaves out what is written already. The number of
@@ -21,12 +21,12 @@ import sys
 import threading
 import time
 
-from dataflows.run import log_to_stderr, recovery_store
+from dataflows.run import log_to_stderr, only_one, recovery_lock, recovery_store
 from dataflows.settings import StreamSettings
 
 log = logging.getLogger(__name__)
 
-FLOWS = ("enrichment", "vwap", "alerts", "orderbook")
+FLOWS = ("enrichment", "vwap", "alerts", "orderbook", "bronze")
 MOST = 32
 PORTS_APART = 20
 """Between the metrics ports of one process and the next; the first has the flow's own."""
@@ -113,18 +113,13 @@ def main() -> int:
     arguments = parser.parse_args()
     log_to_stderr()
     settings = StreamSettings()
-    port = int(getattr(settings, f"{arguments.flow}_metrics_port"))
-    with socket.socket() as probe:
-        if port and probe.connect_ex(("127.0.0.1", port)) == 0:
-            log.error(
-                "%s runs already (port %d answers), and two of it would write everything twice: stop it first",
-                *(arguments.flow, port),
-            )
-            return 1
+    with only_one(arguments.flow, recovery_lock(settings, arguments.flow)):
+        pass  # the first of the processes will hold it: so there is none
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    recovery_store(settings.data_dir / "recovery" / arguments.flow)  # now, or all would make it at once
+    if arguments.flow != "bronze":
+        recovery_store(settings.data_dir / "recovery" / arguments.flow)  # now, or all would make it at once
     Cluster(arguments.flow, arguments.processes, settings).run(stop)
     return 0
 

@@ -25,6 +25,21 @@ MAX_ERROR_CHARS = 1000
 """A reason may quote the record; the record itself is the value."""
 
 
+def letter_headers(
+    error: str, stage: str, topic: str, partition: int | str, offset: int | str, failed_at_ns: int
+) -> list[tuple[str, bytes]]:
+    """Headers of a dead letter: why it was refused, by which part, where it came from, when (ns since 1970)."""
+    said = {
+        "error": error[:MAX_ERROR_CHARS],
+        "stage": stage,
+        "source_topic": topic,
+        "source_partition": partition,
+        "source_offset": offset,
+        "failed_at": failed_at_ns,
+    }
+    return [(name, str(value).encode()) for name, value in said.items()]
+
+
 class DeadLetters:
     """Writes refused records to dlq.processing."""
 
@@ -51,8 +66,9 @@ class DeadLetters:
             Stopped: the process was asked to stop before they were.
             KafkaException: the broker refuses them.
         """
+        failed_at_ns = round(failed_at.timestamp() * 1e6) * 1000
         for letter in letters:
-            self._produce(letter, failed_at)
+            self._produce(letter, failed_at_ns)
         while self._producer.flush(1.0):
             log.warning("dead letters wait for Kafka")
             if self._stop.is_set():
@@ -62,23 +78,17 @@ class DeadLetters:
         FLOW_DEAD_LETTERS.labels(self._stage).inc(len(letters))
         log.warning("%d records refused, the first: %s", len(letters), _described(letters[0]))
 
-    def _produce(self, letter: Rejected, failed_at: datetime) -> None:
-        record = letter.record
-        headers = {
-            "error": letter.error[:MAX_ERROR_CHARS],
-            "stage": self._stage,
-            "source_topic": record.topic,
-            "source_partition": str(record.partition),
-            "source_offset": str(record.offset),
-            "failed_at": failed_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        }
+    def _produce(self, letter: Rejected, failed_at_ns: int) -> None:
+        headers = letter_headers(
+            letter.error, self._stage, letter.topic, letter.partition, letter.offset, failed_at_ns
+        )
         while True:
             try:
                 self._producer.produce(
                     DLQ_PROCESSING,
-                    value=record.value,
-                    key=record.key,
-                    headers=[(name, value.encode()) for name, value in headers.items()],
+                    value=letter.value,
+                    key=letter.key,
+                    headers=headers,
                     on_delivery=self._delivered,
                 )
             except BufferError:  # the local queue is full: make room
@@ -94,5 +104,4 @@ class DeadLetters:
 
 
 def _described(letter: Rejected) -> str:
-    record = letter.record
-    return f"{record.topic}/{record.partition}@{record.offset}: {letter.error[:200]}"
+    return f"{letter.topic}/{letter.partition}@{letter.offset}: {letter.error[:200]}"

@@ -24,7 +24,8 @@ from dataflows.topics import DLQ_RAW, RAW_TOPICS
 
 Place = tuple[str, int]
 """topic, partition"""
-Headers = list[tuple[str, str]]
+Headers = list[tuple[str, bytes]]
+"""Their values as bytes: the producer would encode a text anew for each message."""
 Send = tuple[Place, datetime | None, bytes, bytes, Headers]
 """where a frame goes, its event time, the frame, its key, its headers"""
 OnDelivery = Callable[[KafkaError | None, Message], None]

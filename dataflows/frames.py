@@ -66,12 +66,18 @@ def decode_trade(frame: bytes) -> tuple[Trade, int]:
     return decoded.data, event_time(decoded.data.timestamp, decoded.timestamp)
 
 
+Sequenced = Annotated[int, msgspec.Meta(ge=0, lt=1 << 37)]
+"""A sequence that leaves room for the time in a trade's identity."""
+DOUBLES_BELOW = 2e7
+"""Below it doubles are closer to each other than 0.5e-8, so at most one multiple of 1e-8 is a given double."""
+
+
 class _Print(msgspec.Struct, frozen=True, gc=False):
     """What the windows need of a trade, as nearly all frames have it."""
 
     symbol: str
     timestamp: datetime
-    sequence: Annotated[int, msgspec.Meta(ge=0, lt=1 << 37)]
+    sequence: Sequenced
     price: float
     quantity: float
     is_aggressive_buy: bool
@@ -93,8 +99,7 @@ class _Amounts(dict[float, int]):
 
     def __missing__(self, value: float) -> int:
         whole = round(value * UNIT)
-        # Below 2e7 doubles are closer to each other than 0.5e-8, so at most one multiple of 1e-8 is this double.
-        if not 0 < value < 2e7 or whole / UNIT != value:
+        if not 0 < value < DOUBLES_BELOW or whole / UNIT != value:
             raise _NotExactError
         if len(self) >= _AMOUNTS_MAX:
             self.clear()
@@ -113,16 +118,19 @@ The identity is the same for copies of a frame: from sequence and time, or from 
 does not number its events. Two trades have one in common by chance with a probability of 2**-63."""
 
 
-def decode_prints(frames: Iterable[bytes]) -> tuple[list[Print], dict[int, str]]:
+def decode_prints(frames: Iterable[bytes], begin: int = 0) -> tuple[list[Print], dict[int, str]]:
     """The trades among some frames as they are printed on the tape, and why the others are none, by place.
 
     Amounts are exact. One with so many digits that as a double it cannot be told from one with eight decimals is
     taken for that.
+
+    Args:
+        begin: place of the first.
     """
     prints: list[Print] = []
     reasons: dict[int, str] = {}
     decode, amounts, epoch, append = _PRINT.decode, _AMOUNTS, _EPOCH, prints.append
-    for place, frame in enumerate(frames):
+    for place, frame in enumerate(frames, begin):
         try:
             trade = decode(frame).data
             since = trade.timestamp - epoch
@@ -146,6 +154,8 @@ def _print(frame: bytes, place: int) -> Print:
     """
     trade, time_us = decode_trade(frame)
     price, quantity, sequence = units(trade.price), units(trade.quantity), trade.sequence
+    if sequence is not None and not -(1 << 63) <= sequence < 1 << 63:
+        raise FrameError(f"sequence {sequence} does not fit 64 bits")
     if sequence is not None and 0 <= sequence < 1 << 37:
         identity = sequence << 26 ^ time_us
     else:

@@ -28,6 +28,7 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from dataflows.metrics import FLOW_LAG, FLOW_MESSAGES, SERVICE_READY
 from dataflows.settings import StreamSettings
@@ -47,6 +48,8 @@ POLL_INTERVAL_S = 0.015
 wake-up of Bytewax costs about 0.5 ms; it adds 7 ms of latency on average."""
 _LAG_INTERVAL_S = 1.0
 _BROKER_TIMEOUT_S = 5.0
+_UNSEEN_MAX_S = 20.0
+"""Brokers give up one of them after 4 to 9 s of silence; another writer may have something on its way for ever."""
 
 
 class Batch(NamedTuple):
@@ -331,6 +334,43 @@ PASSING = {
 
 def _partition_of(message: Message) -> tuple[str, int]:
     return message.topic(), message.partition()
+
+
+def settled_bounds(
+    consumer: Consumer, admin: AdminClient, topic: str, number: int, stop: threading.Event
+) -> tuple[int, int]:
+    """First and end offset of a partition, when every copy of it has what a writer that died had sent.
+
+    A record that the leader has, and another broker that counts has not, is not shown to anybody. When that broker
+    died too this lasts until it no longer counts, for seconds; then the record appears. Kafka tells of it in one
+    way only: of the newest record, by timestamp, it does not say the offset.
+
+    Raises:
+        KafkaException: the partition cannot be read.
+        Stopped: ``stop`` was set while waiting.
+    """
+    partition = TopicPartition(topic, number)
+
+    def shows_all() -> bool:
+        found = admin.list_topics(topic, timeout=_BROKER_TIMEOUT_S).topics[topic].partitions[number]
+        if len(found.replicas) < 2:
+            return True
+        newest = admin.list_offsets({partition: OffsetSpec.max_timestamp()}, request_timeout=_BROKER_TIMEOUT_S)
+        return bool(newest[partition].result().offset >= 0)
+
+    deadline = time.monotonic() + _UNSEEN_MAX_S
+    while True:
+        all_shown = until_broker_answers(shows_all, stop)
+        low, high = until_broker_answers(
+            lambda: consumer.get_watermark_offsets(partition, timeout=_BROKER_TIMEOUT_S), stop
+        )
+        if all_shown or low == high:
+            return low, high
+        if time.monotonic() > deadline:
+            log.warning("%s/%d: somebody else writes to it; what is on its way may come twice", topic, number)
+            return low, high
+        if stop.wait(0.1):
+            raise Stopped
 
 
 def until_broker_answers(ask: Callable[[], T], stop: threading.Event) -> T:

@@ -2,18 +2,21 @@
 
 In: a function that builds the flow. Out: the process's exit. On SIGTERM or Ctrl-C the sources end, Bytewax takes
 a last snapshot, and the process exits with 0. On a crash the flow resumes from ``<data_dir>/recovery/<flow>``,
-at most about one epoch (1 s) back.
+at most about one epoch (1 s) back. A second process of a flow that runs on the same data would write every row
+twice; it is refused.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,7 @@ def run(build: BuildFlow, settings: StreamSettings, *, metrics_port: int) -> Non
     """Run a flow until SIGTERM; returns after the last snapshot.
 
     Raises:
+        SystemExit: it runs already.
         OSError: the metrics port is taken, or the recovery store cannot be written.
         Exception: what a step of the flow raised; a supervisor restarts the process.
     """
@@ -47,18 +51,50 @@ def run(build: BuildFlow, settings: StreamSettings, *, metrics_port: int) -> Non
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    serve_metrics(metrics_port)
-    try:
-        ensure_topics(settings, stop)
-        flow = build(settings, stop)
-        log.info("%s starts", flow.flow_id)
-        store = recovery_store(settings.data_dir / "recovery" / flow.flow_id)
-        recovery = RecoveryConfig(store)  # type: ignore[no-untyped-call]
-        cli_main(flow, epoch_interval=EPOCH, recovery_config=recovery, **cluster())  # type: ignore[no-untyped-call]
-    except Stopped:
-        pass
-    SERVICE_READY.set(0)
-    log.info("stopped")
+    flow = build(settings, stop)
+    with only_one(flow.flow_id, recovery_lock(settings, flow.flow_id)):
+        serve_metrics(metrics_port)
+        try:
+            ensure_topics(settings, stop)
+            log.info("%s starts", flow.flow_id)
+            store = recovery_store(settings.data_dir / "recovery" / flow.flow_id)
+            recovery = RecoveryConfig(store)  # type: ignore[no-untyped-call]
+            cli_main(flow, epoch_interval=EPOCH, recovery_config=recovery, **cluster())  # type: ignore[no-untyped-call]
+        except Stopped:
+            pass
+        SERVICE_READY.set(0)
+        log.info("stopped")
+
+
+def recovery_lock(settings: StreamSettings, flow: str) -> Path:
+    """What the process of a flow holds; each of a cluster's processes its own."""
+    return settings.data_dir / "recovery" / f"{flow}.{os.environ.get('BYTEWAX_PROCESS_ID', '0')}.lock"
+
+
+@contextmanager
+def only_one(name: str, lock: Path) -> Iterator[None]:
+    """Keep others out for as long as this process works; when it dies, however, the kernel lets the next one in.
+
+    Kafka could fence the older of two by a ``transactional.id``. But then a reader sees a row only when a snapshot
+    commits it, up to a second later; and the recovery store, which both would write, is on this machine anyway.
+
+    Raises:
+        SystemExit: another holds the lock; the message says which.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise SystemExit(
+                f"{name} runs already on {lock.parent} (pid {file.read() or 'unknown'}), and a second one would"
+                " write everything twice: stop that one first, or set another TICKHOUSE_DATA_DIR"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def cluster() -> dict[str, Any]:

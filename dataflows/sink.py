@@ -6,7 +6,9 @@ the flow emits a record again.
 
 On a crash: a snapshot holds, per partition, the end offset that was acknowledged. A resumed sink reads from there
 to the partition's end, keeps the highest version of each origin it finds, and leaves out what the flow repeats
-up to that version. Without a snapshot it reads the partition from its beginning.
+up to that version. Without a snapshot it reads the partition from its beginning. What a killed flow had on its way
+is waited for (:func:`dataflows.kafka.settled_bounds`). Two that write at the same time would double every record:
+:func:`dataflows.run.only_one` refuses the second.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from zlib import crc32
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from dataflows.kafka import PASSING, Frames, until_broker_answers
+from dataflows.dead_letters import letter_headers
+from dataflows.kafka import PASSING, Frames, settled_bounds, until_broker_answers
 from dataflows.metrics import FLOW_DEAD_LETTERS, FLOW_LATENCY, FLOW_OUTPUTS, LAST_EVENT, observe_latency
 from dataflows.settings import StreamSettings
 from dataflows.topics import DLQ_PROCESSING
@@ -56,14 +60,7 @@ def dead_letter(flow: str, frames: Frames, index: int, error: str, now_ns: int) 
     """Keyed dead letter for the ``index``-th of ``frames``: its bytes and key, and why and where it failed."""
     offset = frames.offsets[index]
     key = (frames.keys[index] or b"").decode(errors="replace")
-    headers = (
-        ("error", error[:1000].encode()),
-        ("stage", flow.encode()),
-        ("source_topic", frames.topic.encode()),
-        ("source_partition", str(frames.partition).encode()),
-        ("source_offset", str(offset).encode()),
-        ("failed_at", str(now_ns).encode()),
-    )
+    headers = tuple(letter_headers(error, flow, frames.topic, frames.partition, offset, now_ns))
     # a message is refused at most once by a flow, so its offset is version enough
     output = Output(key, frames.values[index], f"{flow}:{frames.origin}", offset, 0, headers)
     return key, DeadLetter(output)
@@ -83,6 +80,7 @@ class KafkaSink(FixedPartitionedSink[Any, _State]):
         self._stop = stop
         self._producer: Producer | None = None
         self._consumer: Consumer | None = None
+        self._admin: AdminClient | None = None
 
     def list_parts(self) -> list[str]:
         consumer = self._reading()
@@ -105,6 +103,7 @@ class KafkaSink(FixedPartitionedSink[Any, _State]):
             resume_state,
             producer=self._writing(),
             consumer=self._reading(),
+            admin=self._asking(),
             flow=self._flow,
             stop=self._stop,
         )
@@ -126,6 +125,11 @@ class KafkaSink(FixedPartitionedSink[Any, _State]):
                 logger=log,
             )
         return self._producer
+
+    def _asking(self) -> AdminClient:
+        if self._admin is None:
+            self._admin = AdminClient(self._settings.kafka(), logger=log)
+        return self._admin
 
     def _reading(self) -> Consumer:
         if self._consumer is None:
@@ -153,6 +157,7 @@ class _SinkPartition(StatefulSinkPartition[Any, _State]):
         *,
         producer: Producer,
         consumer: Consumer,
+        admin: AdminClient,
         flow: str,
         stop: threading.Event,
     ) -> None:
@@ -165,7 +170,7 @@ class _SinkPartition(StatefulSinkPartition[Any, _State]):
         self._acknowledged = 0
         self._outputs = FLOW_OUTPUTS.labels(flow, topic)
         self._latency = FLOW_LATENCY.labels(flow)
-        self._end, self._written = read_back(consumer, topic, number, resume, stop)
+        self._end, self._written = read_back(consumer, admin, topic, number, resume, stop)
 
     def write_batch(self, values: Sequence[Output | DeadLetter]) -> None:
         times = []
@@ -247,24 +252,21 @@ class _SinkPartition(StatefulSinkPartition[Any, _State]):
 
 
 def read_back(
-    consumer: Consumer, topic: str, number: int, resume: _State | None, stop: threading.Event
+    consumer: Consumer, admin: AdminClient, topic: str, number: int, resume: _State | None, stop: threading.Event
 ) -> tuple[int, dict[str, int]]:
     """End of a partition, and the highest version of each origin written since a snapshot.
 
     Raises:
         KafkaException: the partition cannot be read.
     """
-    partition = TopicPartition(topic, number)
-    low, high = until_broker_answers(
-        lambda: consumer.get_watermark_offsets(partition, timeout=_BROKER_TIMEOUT_S), stop
-    )
+    low, high = settled_bounds(consumer, admin, topic, number, stop)
     start, written = (low, {}) if resume is None else (max(low, resume[0]), dict(resume[1]))
     if start >= high:
         return high, written
     consumer.assign([TopicPartition(topic, number, start)])
     position = start
     while position < high:
-        for message in consumer.consume(1000, 1.0):
+        for message in consumer.consume(1000, 0.05):  # it waits so long, or for all 1,000
             error = message.error()
             if error is None:
                 position = message.offset() + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
@@ -20,6 +21,10 @@ log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
 
 
+COMPACTED_SOON = (("segment.ms", str(3_600_000)), ("min.cleanable.dirty.ratio", "0.1"))
+"""The cleaner never touches the segment that is written to: left alone, that is the same one for up to 7 days."""
+
+
 @dataclass(frozen=True)
 class Topic:
     name: str
@@ -29,6 +34,8 @@ class Topic:
     retention_ms: int = 7 * DAY_MS
     cleanup: str = "delete"
     """Kafka's ``cleanup.policy``."""
+    config: tuple[tuple[str, str], ...] = ()
+    """More of Kafka's configuration of a topic."""
 
 
 RAW_TRADES = "raw.trades"
@@ -56,7 +63,7 @@ TOPICS: dict[str, Topic] = {
         Topic(RAW_AGENT_ACTIONS, 3, "agent_id"),
         Topic(RAW_TRADING_HALTS, 1, "symbol"),
         Topic(PROCESSED_TRADES, 6, "symbol"),
-        Topic(PROCESSED_VWAP, 6, "symbol|window|window_start", cleanup="compact"),
+        Topic(PROCESSED_VWAP, 6, "symbol|window|window_start", cleanup="compact", config=COMPACTED_SOON),
         Topic(PROCESSED_ORDERBOOK, 3, "symbol"),
         Topic(ALERTS_PRICE, 1, "symbol"),
         Topic(DLQ_RAW, 1, "source key", retention_ms=90 * DAY_MS),
@@ -84,8 +91,10 @@ class Stopped(Exception):
     """The process was asked to stop while it waited for the broker."""
 
 
-def ensure_topics(settings: StreamSettings, stop: threading.Event | None = None) -> None:
-    """Create the topics that are missing; wait, with a log line, for as long as no broker answers.
+def ensure_topics(
+    settings: StreamSettings, stop: threading.Event | None = None, topics: Collection[Topic] = TOPICS.values()
+) -> None:
+    """Create those of ``topics`` that are missing; wait, with a log line, for as long as no broker answers.
 
     Topics that exist are left as they are, whatever their configuration.
 
@@ -95,14 +104,14 @@ def ensure_topics(settings: StreamSettings, stop: threading.Event | None = None)
     """
     stop = stop or threading.Event()
     wait = 0.1
-    while (lacking := _create_missing(settings)) is not None:
+    while (lacking := _create_missing(settings, topics)) is not None:
         log.info("%s; looking again in %.1f s", lacking, wait)
         if stop.wait(wait * random.uniform(0.7, 1.3)):  # noqa: S311 (jitter, not a secret)
             raise Stopped
         wait = min(wait * 2, 5.0)
 
 
-def _create_missing(settings: StreamSettings) -> str | None:
+def _create_missing(settings: StreamSettings, topics: Collection[Topic]) -> str | None:
     """None when every topic is there and can be used; else what there is to wait for."""
     admin = AdminClient({**settings.kafka(), "log_level": 0})
     away = f"no Kafka broker answers at {settings.kafka_bootstrap} yet"
@@ -112,11 +121,10 @@ def _create_missing(settings: StreamSettings) -> str | None:
         if _is_fatal(error.args[0]):
             raise
         return away
-    missing = [topic for name, topic in TOPICS.items() if name not in present]
+    missing = [topic for topic in topics if topic.name not in present]
     if not missing:
-        leaderless = [
-            name for name in TOPICS if any(part.leader < 0 for part in present[name].partitions.values())
-        ]
+        names = [topic.name for topic in topics]
+        leaderless = [name for name in names if any(part.leader < 0 for part in present[name].partitions.values())]
         return f"no leader yet for {', '.join(leaderless)}" if leaderless else None
     futures = admin.create_topics([_new_topic(topic, settings) for topic in missing], operation_timeout=10)
     for name, future in futures.items():
@@ -134,7 +142,9 @@ def _create_missing(settings: StreamSettings) -> str | None:
 
 
 def _new_topic(topic: Topic, settings: StreamSettings) -> NewTopic:
-    config = {"cleanup.policy": topic.cleanup}
+    config = {"cleanup.policy": topic.cleanup, **dict(topic.config)}
+    if settings.kafka_replication > 2:
+        config["min.insync.replicas"] = "2"  # an acknowledged record is on two brokers, and one may die
     if topic.cleanup == "delete":
         config["retention.ms"] = str(topic.retention_ms)
         if settings.kafka_retention_bytes >= 0:

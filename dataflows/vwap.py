@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
@@ -32,16 +32,14 @@ from dataflows.metrics import DUPLICATE_TRADES, FLOW_WATERMARK, LATE_TRADES
 from dataflows.run import run
 from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, KafkaSink, Output, dead_letter, is_dead
+from dataflows.tape import decode_tape
 from dataflows.topics import DLQ_PROCESSING, PROCESSED_VWAP, RAW_TRADES
-from dataflows.windows import Bar, ShardState, ShardWindows
+from dataflows.windows import MANY, WINDOWS, Bar, ShardState, ShardWindows, Window
 from simulator.events import format_timestamp
 
 FLOW = "vwap"
 SETTLE = timedelta(seconds=2)
 """From an early publication's decision to its emission: twice the time between snapshots."""
-
-CHUNK = 256
-"""Frames decoded at a time: what is made of them stays in the processor's cache, and a batch of 8,192 does not."""
 
 Keyed = tuple[str, Output | DeadLetter]
 Clock = Callable[[], datetime]
@@ -73,12 +71,15 @@ def stamped(batch: Batch) -> Stamped:
 
 
 def op_windows(
-    frames: Stream[Stamped], settings: StreamSettings, clock: Clock = utc_now
+    frames: Stream[Stamped],
+    settings: StreamSettings,
+    clock: Clock = utc_now,
+    windows: Sequence[Window] = WINDOWS,
 ) -> tuple[KeyedStream[Output | DeadLetter], KeyedStream[DeadLetter]]:
     """Stamped frames of raw.trades → keyed rows, keyed dead letters."""
 
     def logic(state: VwapState | None) -> VwapLogic:
-        return VwapLogic(settings, clock, state)
+        return VwapLogic(settings, clock, state, windows)
 
     by_shard = op.key_on("shard", frames, lambda item: str(item.frames.partition))
     merged = op.stateful_batch("windows", by_shard, logic)
@@ -94,11 +95,13 @@ class VwapState(NamedTuple):
 class VwapLogic(StatefulBatchLogic[Stamped, Keyed, VwapState]):
     """The windows of one shard, and when to publish open ones early."""
 
-    def __init__(self, settings: StreamSettings, clock: Clock, state: VwapState | None) -> None:
+    def __init__(
+        self, settings: StreamSettings, clock: Clock, state: VwapState | None, windows: Sequence[Window] = WINDOWS
+    ) -> None:
         self._clock = clock
         self._idle = timedelta(seconds=settings.idle_close_seconds)
         self._windows = ShardWindows(
-            settings.window_keep_seconds // 60, round(settings.window_ahead_seconds * 1e6)
+            settings.window_keep_seconds // 60, round(settings.window_ahead_seconds * 1e6), windows
         )
         self._pending: tuple[Bar, ...] = ()
         """Early publications that were decided and wait for a snapshot."""
@@ -125,15 +128,14 @@ class VwapLogic(StatefulBatchLogic[Stamped, Keyed, VwapState]):
         return outputs, self.RETAIN
 
     def _process(self, frames: Frames, written_ms: list[int]) -> list[Keyed]:
-        outputs: list[Keyed] = []
-        reasons: dict[int, str] = {}
-        for begin in range(0, len(frames.values), CHUNK):
-            some = range(begin, min(begin + CHUNK, len(frames.values)))
-            trades, malformed = decode_prints(frames.values[begin : some.stop])
-            bars, refused = self._windows.add(trades, written_ms[begin : some.stop])
-            outputs += self._rows(bars)
-            for place, reason in (malformed | refused).items():
-                reasons[some[place]] = reason
+        if len(frames.values) < MANY:
+            prints, reasons = decode_prints(frames.values)
+            bars, refused = self._windows.add(prints, written_ms)
+        else:
+            tape, reasons = decode_tape(frames.values)
+            bars, refused = self._windows.add_many(tape, written_ms)
+        outputs: list[Keyed] = [*self._rows(bars)]
+        reasons |= refused
         now_ns = time.time_ns()
         outputs += [dead_letter(FLOW, frames, index, reasons[index], now_ns) for index in sorted(reasons)]
         return outputs

@@ -29,11 +29,12 @@ from pyiceberg.exceptions import (
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Summary
-from pyiceberg.table.update import TableUpdate, update_table_metadata
+from pyiceberg.table.update import TableUpdate, _apply_table_update, _TableMetadataUpdateContext
 from pyiceberg.table.update.snapshot import ExpireSnapshots
 from requests.exceptions import RequestException  # type: ignore[import-untyped]
 from sqlalchemy.exc import DBAPIError
 
+from lakehouse.retention import expirable
 from lakehouse.state import (
     OFFSETS,
     RESETS,
@@ -81,9 +82,10 @@ class Appended:
 class FastTransaction(Transaction):
     """A transaction that works out its metadata once per change.
 
-    pyiceberg 0.12 validates and copies the whole metadata on every access, about twenty times an append, which is
-    what makes a commit's cost grow with the number of snapshots. Nobody changes the result in place; both parts it
-    is made of are immutable and compared by identity.
+    pyiceberg 0.12 validates and copies the whole metadata, with all its snapshots, on every access, about twenty
+    times an append, which is what makes a commit's cost grow with their number. Nobody changes the result in
+    place, so no copy is needed, and the catalog checks it at the commit; both parts it is made of are immutable
+    and compared by identity.
     """
 
     _made_of: tuple[TableMetadata, tuple[TableUpdate, ...]] | None = None
@@ -93,7 +95,10 @@ class FastTransaction(Transaction):
     def table_metadata(self) -> TableMetadata:
         base, updates = self._table.metadata, self._updates
         if self._made_of is None or self._made_of[0] is not base or self._made_of[1] is not updates:
-            self._made = update_table_metadata(base, updates)
+            context = _TableMetadataUpdateContext()
+            self._made = base
+            for update in updates:
+                self._made = _apply_table_update(update, self._made, context)
             self._made_of = (base, updates)
         return self._made
 
@@ -151,9 +156,10 @@ def append_exactly_once(
 
 
 def expire_snapshots(table: Table, *, at: int, keep: int) -> int:
-    """Forget all but the newest ``keep`` snapshots once there are ``at`` of them; returns how many were forgotten.
+    """Forget old snapshots once there are ``at`` of them; returns how many were forgotten.
 
-    Metadata only: their files stay until orphans are removed. The head keeps the writers' state, so nothing is
+    Which ones says :func:`lakehouse.retention.expirable`, ``keep`` being the number of newest ones that stay.
+    Metadata only: their files stay until upkeep removes them. The head keeps the writers' state, so nothing is
     lost with the others. Another writer's commit in between makes it a no-op: the next call does it.
 
     Raises:
@@ -161,9 +167,6 @@ def expire_snapshots(table: Table, *, at: int, keep: int) -> int:
     """
     if len(table.metadata.snapshots) < at:
         return 0
-    newest_first = sorted(table.metadata.snapshots, key=lambda s: s.sequence_number or 0, reverse=True)
-    protected = {reference.snapshot_id for reference in table.metadata.refs.values()}
-    old = [s.snapshot_id for s in newest_first[keep:] if s.snapshot_id not in protected]
     head = table.current_snapshot()
     state = read_state(table)
     if head is not None and state and any(_summary(head.summary, key) != value for key, value in state.items()):
@@ -171,6 +174,9 @@ def expire_snapshots(table: Table, *, at: int, keep: int) -> int:
             f"{'.'.join(table.name())}: its head, written by another program, does not carry the state of its "
             f"writers; snapshots are kept until the next commit of a writer carries it on"
         )
+    old = expirable(table.metadata, keep)
+    if not old:
+        return 0
     try:
         with transaction(table) as changes:
             ExpireSnapshots(changes).by_ids(old).commit()

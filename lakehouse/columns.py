@@ -6,6 +6,8 @@ Times are timestamptz in microseconds, UTC; a trading date is the UTC date of th
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pyiceberg.types import (
     BooleanType,
     DateType,
@@ -53,7 +55,7 @@ TEXTS = ListType(1, TEXT, element_required=True)
 
 def optional(*columns: Column) -> tuple[Column, ...]:
     """The same columns, nullable."""
-    return tuple(Column(c.name, c.type, c.doc, required=False) for c in columns)
+    return tuple(replace(c, required=False) for c in columns)
 
 
 EVENT = (

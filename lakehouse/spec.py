@@ -10,8 +10,12 @@ from dataclasses import dataclass, field
 
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, NullOrder, SortDirection, SortField, SortOrder
 from pyiceberg.transforms import DayTransform, IdentityTransform
 from pyiceberg.types import DateType, IcebergType, NestedField
+
+OWN_PROPERTIES = "tickhouse."
+KEY_PROPERTY = OWN_PROPERTIES + "key"
 
 WRITE_PROPERTIES = {
     "format-version": "2",
@@ -39,6 +43,8 @@ class Column:
     type: IcebergType
     doc: str
     required: bool = True
+    was: str | None = None
+    """Name it had before: a table that still has that one gets it renamed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +59,18 @@ class TableSpec:
     partition_by: str | None = None
     """Partitioned by the day of this timestamp, or by this date; None: not partitioned."""
     sort_by: tuple[str, ...] = ()
-    """Order of the rows in compacted files."""
+    """Order of the rows in compacted files: ascending, nulls first."""
     event_time: str | None = None
     """Column with the event's time, for freshness."""
+    follows: tuple[str, ...] = ()
+    """Tables whose commits it is computed from, as far as its watermark says."""
     owner: str = "market-data"
     tags: tuple[str, ...] = ()
     personal: tuple[str, ...] = ()
     """Columns that point at a trader."""
     schema: Schema = field(init=False)
     partition_spec: PartitionSpec = field(init=False)
+    sort_order: SortOrder = field(init=False)
 
     def __post_init__(self) -> None:
         fields = [
@@ -69,6 +78,7 @@ class TableSpec:
         ]
         object.__setattr__(self, "schema", assign_fresh_schema_ids(Schema(*fields)))
         object.__setattr__(self, "partition_spec", self._partition_spec())
+        object.__setattr__(self, "sort_order", self._sort_order())
 
     @property
     def namespace(self) -> str:
@@ -84,10 +94,10 @@ class TableSpec:
             | bounds
             | {
                 "comment": self.doc,
-                "tickhouse.owner": self.owner,
-                "tickhouse.tags": json.dumps(self.tags),
-                "tickhouse.key": json.dumps(self.key),
-                "tickhouse.personal-columns": json.dumps(self.personal),
+                OWN_PROPERTIES + "owner": self.owner,
+                OWN_PROPERTIES + "tags": json.dumps(self.tags),
+                KEY_PROPERTY: json.dumps(self.key),
+                OWN_PROPERTIES + "personal-columns": json.dumps(self.personal),
             }
         )
 
@@ -98,3 +108,11 @@ class TableSpec:
         if isinstance(source.field_type, DateType):
             return PartitionSpec(PartitionField(source.field_id, 1000, IdentityTransform(), source.name))
         return PartitionSpec(PartitionField(source.field_id, 1000, DayTransform(), f"{source.name}_day"))
+
+    def _sort_order(self) -> SortOrder:
+        if not self.sort_by:
+            return UNSORTED_SORT_ORDER
+        ids = [self.schema.find_field(name).field_id for name in self.sort_by]
+        return SortOrder(
+            *(SortField(i, IdentityTransform(), SortDirection.ASC, NullOrder.NULLS_FIRST) for i in ids)
+        )

@@ -69,6 +69,11 @@ def offset_resets(table: Table) -> Offsets:
     return decode_offsets(read_state(table).get(RESETS))
 
 
+def watermark_sequence(text: str | None) -> int:
+    """Sequence number of the commit up to which a step has read, of its watermark; 0 before its first commit."""
+    return 0 if text is None else int(json.loads(text)["sequence_number"])
+
+
 def decode_offsets(text: str | None) -> Offsets:
     """Read what :func:`encode_offsets` wrote; None reads as empty."""
     if text is None:

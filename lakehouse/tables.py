@@ -1,8 +1,8 @@
 """Every table of the lakehouse, declared once: columns with their meaning, partitions, key, owner, tags.
 
-In: nothing but this file. Out: :data:`TABLES`, :func:`arrow_schema`, :func:`create_tables`, and
-``python -m lakehouse.tables``, which creates what is missing. Safe to run at any time, by several processes at
-once: an existing table is left as it is, and a crash between two tables is mended by running it again.
+In: nothing but this file. Out: :data:`TABLES`, :func:`arrow_schema`, and :func:`create_tables`, which creates what
+is missing and evolves what was declared anew (:mod:`lakehouse.evolution` says what may change). Safe to run at any
+time, by several processes at once; a crash between two tables is mended by running it again.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import logging
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from sqlalchemy.exc import IntegrityError
 
-from lakehouse.catalog import open_catalog
+from lakehouse.evolution import EvolutionRefusedError, evolve
 from lakehouse.layers import bronze, dimensions, gold, quality, silver
-from lakehouse.settings import LakehouseSettings
 from lakehouse.spec import TableSpec
 
 log = logging.getLogger(__name__)
@@ -40,23 +39,50 @@ def arrow_schema(name: str) -> pa.Schema:
     return schema_to_pyarrow(TABLES[name].schema, include_field_ids=False)
 
 
-def create_tables(catalog: Catalog) -> list[str]:
-    """Create the namespaces and tables that do not exist yet; returns the names of the tables created."""
+def create_tables(catalog: Catalog) -> dict[str, tuple[str, ...]]:
+    """Create the tables that do not exist yet, and bring the others in line with their declaration.
+
+    Returns: table → what was done to it, in words; empty when all tables were as declared.
+
+    Raises:
+        EvolutionRefusedError: declarations ask for what cannot be done. These tables are as they were, the others
+            are as declared.
+    """
     for namespace in NAMESPACES:
         if not catalog.namespace_exists(namespace):
             _create_namespace(catalog, namespace)
-    created = []
+    done: dict[str, tuple[str, ...]] = {}
+    refused = []
     for spec in TABLES.values():
-        if catalog.table_exists(spec.name):
-            continue
         try:
-            catalog.create_table(
-                spec.name, spec.schema, partition_spec=spec.partition_spec, properties=spec.properties
-            )
-        except TableAlreadyExistsError:
-            continue  # another process was faster
-        created.append(spec.name)
-    return created
+            changes = _create_or_evolve(catalog, spec)
+        except EvolutionRefusedError as error:
+            refused.append(str(error))
+            continue
+        if changes:
+            done[spec.name] = changes
+            log.info("%s: %s", spec.name, "; ".join(changes))
+    if refused:
+        raise EvolutionRefusedError("\n".join(refused))
+    return done
+
+
+def _create_or_evolve(catalog: Catalog, spec: TableSpec) -> tuple[str, ...]:
+    try:
+        return evolve(catalog.load_table(spec.name), spec)
+    except NoSuchTableError:
+        pass
+    try:
+        catalog.create_table(
+            spec.name,
+            spec.schema,
+            partition_spec=spec.partition_spec,
+            sort_order=spec.sort_order,
+            properties=spec.properties,
+        )
+    except TableAlreadyExistsError:
+        return ()  # another process was faster
+    return ("created",)
 
 
 def _create_namespace(catalog: Catalog, namespace: str) -> None:
@@ -68,14 +94,3 @@ def _create_namespace(catalog: Catalog, namespace: str) -> None:
         # The SQL catalog's own check and insert are two steps; the database refuses the second of two inserts.
         if not catalog.namespace_exists(namespace):
             raise
-
-
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    settings = LakehouseSettings()
-    created = create_tables(open_catalog(settings))
-    log.info("%s: %d tables, %d created now", settings.effective_warehouse, len(TABLES), len(created))
-
-
-if __name__ == "__main__":
-    main()

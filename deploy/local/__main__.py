@@ -18,11 +18,11 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.live import Live
 
-from deploy.local import broker, leftovers, preflight, prometheus, status
+from deploy.local import broker, kafka, leftovers, preflight, prometheus, status
 from deploy.local.errors import LaunchError
 from deploy.local.launch import Launch
 from deploy.local.services import Feed, exchange, feed_from
-from deploy.local.settings import LocalSettings
+from deploy.local.settings import LocalSettings, kafka_port_names
 from deploy.local.start import await_ready, start
 from deploy.local.stop import drain_and_stop
 from deploy.local.supervision import Supervisor
@@ -39,9 +39,10 @@ def say(line: str) -> None:
 
 
 def up(words: list[str], options: Options) -> None:
-    """Start everything: up [watch=1] [broker=auto|kafka|embedded|HOST:PORT] [feed=replay file=PATH speed=N]."""
-    _only(words, options, 0, {"watch", "broker"} | FEED_OPTIONS)
-    settings = preflight.read_settings()
+    """Start everything: up [watch=1] [broker=auto|kafka|embedded|HOST:PORT] [brokers=1|3] [feed=replay file=PATH
+    speed=N]."""
+    _only(words, options, 0, {"watch", "broker", "brokers"} | FEED_OPTIONS)
+    settings = preflight.read_settings(**({"brokers": options["brokers"]} if "brokers" in options else {}))
     supervisor = Supervisor(settings)
     if supervisor.running():
         say("Tickhouse is already running (`just down` stops it).")
@@ -65,10 +66,11 @@ def _start(settings: LocalSettings, wanted: str | None, feed: Feed) -> Launch:
             f"(pids {', '.join(map(str, orphans))}): `just down` ends them."
         )
     wanted = wanted or (settings.kafka_bootstrap if settings.broker == "auto" else None) or settings.broker
-    kind = _same_broker(settings, wanted, broker.resolve(wanted, settings.cache))
-    say(f"Starting Tickhouse in {settings.root} (broker: {kind})")
-    ports = settings.kafka_port, settings.kafka_controller_port
-    chosen = broker.prepare(kind, settings.cache, settings.root, *ports)
+    kind, nodes = _same_broker(settings, wanted, broker.resolve(wanted, settings.cache))
+    say(f"Starting Tickhouse in {settings.root} (broker: {kind}{f', {nodes} nodes' if nodes > 1 else ''})")
+    number = settings.ports()
+    ports = [kafka.Ports(*map(number.__getitem__, kafka_port_names(node))) for node in range(1, nodes + 1)]
+    chosen = broker.prepare(kind, settings.cache, settings.root, ports)
     launch = Launch(settings, chosen, feed)
     listed = launch.services()
     os.environ.update(launch.environment())
@@ -80,24 +82,30 @@ def _start(settings: LocalSettings, wanted: str | None, feed: Feed) -> Launch:
     return launch
 
 
-def _same_broker(settings: LocalSettings, wanted: str, kind: str) -> str:
-    """Keep to the broker that this data directory knows: the tables remember offsets of its topics.
+def _same_broker(settings: LocalSettings, wanted: str, kind: str) -> tuple[str, int]:
+    """Keep to the broker that this data directory knows: the tables remember offsets of its topics. Its kind, and
+    how many nodes of it are started here.
 
     Raises:
         LaunchError: another one was asked for. Its offsets start at 0, and what it brings would be skipped.
     """
     before = Launch.load(settings)
     if before is None:
-        return kind
-    known = before.broker.kind
+        return kind, settings.brokers or 1
+    known, nodes = before.broker.kind, max(1, len(before.broker.commands))
+    if settings.brokers not in (None, nodes):
+        raise LaunchError(
+            f"the topics in {settings.root} were made on brokers={nodes}, and have so many copies: start with "
+            f"brokers={nodes}, set another TICKHOUSE_DATA_DIR, or `just reset` first."
+        )
     if wanted == "auto" and known in ("kafka", "embedded"):
-        return broker.resolve(known, settings.cache)
+        return broker.resolve(known, settings.cache), nodes
     if known != (kind if kind in ("kafka", "embedded") else "external"):
         raise LaunchError(
             f"the tables in {settings.root} were filled through broker={known}, and its offsets mean nothing "
             f"to {kind}: start with the same broker, set another TICKHOUSE_DATA_DIR, or `just reset` first."
         )
-    return kind
+    return kind, nodes
 
 
 def _launched(settings: LocalSettings) -> Launch:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -23,15 +24,16 @@ _ADDRESS = re.compile(r"^[^\s:,]+:\d{1,5}(,[^\s:,]+:\d{1,5})*$")
 
 @dataclass(frozen=True)
 class Broker:
-    """A broker that is chosen: `command` is None when it runs elsewhere."""
+    """A broker that is chosen."""
 
     kind: str
     """kafka, embedded or external."""
     address: str
-    """Bootstrap servers, HOST:PORT[,HOST:PORT…]."""
+    """Bootstrap servers, HOST:PORT[,HOST:PORT…]; those of `commands` in the same order."""
     promise: str
     """One sentence on what an acknowledgement is worth."""
-    command: list[str] | None = None
+    commands: list[list[str]] = field(default_factory=list)
+    """One for each process of it; none when it runs elsewhere."""
 
 
 def resolve(wanted: str, cache: Path) -> str:
@@ -53,27 +55,34 @@ def resolve(wanted: str, cache: Path) -> str:
     raise LaunchError(f"broker={wanted} is not understood: use auto, kafka, embedded or HOST:PORT.")
 
 
-def prepare(wanted: str, cache: Path, data_dir: Path, port: int, controller_port: int) -> Broker:
-    """Fetch and format what the chosen broker needs, and say how to run it.
+def prepare(wanted: str, cache: Path, data_dir: Path, ports: Sequence[kafka.Ports]) -> Broker:
+    """Fetch and format what the chosen broker needs, and say how to run it: one node for each of `ports`.
 
     Raises:
-        LaunchError: as `resolve`, or a download or a format failed.
+        LaunchError: as `resolve`, a download or a format failed, or only Apache Kafka runs as several nodes.
     """
     kind = resolve(wanted, cache)
-    address = f"127.0.0.1:{port}"
     if kind == "kafka":
-        command = kafka.prepare(kafka.fetch(cache), data_dir, port, controller_port)
+        address = ",".join(f"127.0.0.1:{each.broker}" for each in ports)
+        commands = kafka.prepare(kafka.fetch(cache), data_dir, ports)
+        nodes = "one node" if len(ports) == 1 else f"{len(ports)} nodes, any one of which may die meanwhile"
         promise = (
-            f"Apache Kafka {kafka.version()}, one node: what it acknowledged survives the death of any process; "
+            f"Apache Kafka {kafka.version()}, {nodes}: what it acknowledged survives the death of any process; "
             "only a power cut or a broken disk can lose it."
         )
-        return Broker("kafka", address, promise, command)
+        return Broker("kafka", address, promise, commands)
+    if len(ports) > 1:
+        raise LaunchError(
+            f"brokers={len(ports)} are nodes of Apache Kafka, and the broker here is {kind}: "
+            "start with broker=kafka, or with brokers=1."
+        )
     if kind == "embedded":
         promise = (
             "noida-db, for development only: it acknowledges before it writes, so killing it loses recent "
             "messages; install Java 17 and Maven for Apache Kafka itself."
         )
-        return Broker("embedded", address, promise, _noida_command(data_dir, port))
+        port = ports[0].broker
+        return Broker("embedded", f"127.0.0.1:{port}", promise, [_noida_command(data_dir, port)])
     return Broker("external", kind, f"the broker at {kind} runs elsewhere: its own settings decide what it keeps.")
 
 
@@ -91,9 +100,13 @@ def _noida_command(data_dir: Path, port: int) -> list[str]:
 
 
 def answers(address: str, timeout: float = 2.0) -> bool:
-    """Whether a broker at `address` answers a metadata request within `timeout` seconds."""
+    """Whether a broker at `address` answers within `timeout` seconds, and has all that it is to have a copy of."""
     admin = AdminClient({"bootstrap.servers": address, "log_level": 0, "socket.timeout.ms": 2000})
     try:
-        return bool(admin.list_topics(timeout=timeout).brokers)
+        cluster = admin.list_topics(timeout=timeout)
     except KafkaException:  # not reachable yet: that is the answer
         return False
+    port = int(address.rpartition(":")[2])
+    own = {node.id for node in cluster.brokers.values() if node.port == port}
+    partitions = [part for topic in cluster.topics.values() for part in topic.partitions.values()]
+    return bool(own) and all(own & set(part.replicas) <= set(part.isrs) for part in partitions)

@@ -1,11 +1,13 @@
-"""Apache Kafka itself as the local broker: one KRaft node, no containers, all files under the data directory.
+"""Apache Kafka itself as the local broker: one KRaft node or three, no containers, files under the data directory.
 
 In: Java 17+ and, the first time, Maven on the PATH (43 MB of jars, pinned by `kafka_jars/pom.xml`, each checked
-against `kafka_jars/jars.sha256`). Out: a formatted log directory, a `server.properties`, and the command to run.
+against `kafka_jars/jars.sha256`). Out: for each node a formatted log directory, a `server.properties`, and the
+command to run.
 
 On a crash: an acknowledged record is in the operating system's page cache, so it survives the death of the
-broker (SIGKILL included) but, with one node and no fsync per record, not the loss of power. Formatting is
-repeated safely, and a download that was cut short is never used.
+broker (SIGKILL included) but, without fsync per record, not the loss of power. Of three nodes two hold each
+acknowledged record at the least, and go on alone when the third dies. Formatting is repeated safely, and a
+download that was cut short is never used.
 
 `python -m deploy.local.kafka lock` writes the checksums anew after a change of version.
 """
@@ -20,8 +22,10 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from deploy.local.errors import LaunchError
@@ -149,24 +153,42 @@ def _verify(directory: Path) -> None:
         )
 
 
-def server_properties(log_dir: Path, port: int, controller_port: int) -> str:
-    """Configuration of one node that is broker and controller, reachable from this machine only."""
+class Ports(NamedTuple):
+    """Of one node."""
+
+    broker: int
+    controller: int
+
+
+def server_properties(log_dir: Path, node: int, ports: Sequence[Ports]) -> str:
+    """Configuration of one of `len(ports)` nodes (from 1), each broker and controller, on loopback only."""
+    port, controller_port = ports[node - 1]
+    copies = str(len(ports))
+    enough = str(max(1, len(ports) - 1))
     lines = {
         "process.roles": "broker,controller",
-        "node.id": "1",
-        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        "node.id": str(node),
+        "controller.quorum.voters": ",".join(
+            f"{number}@127.0.0.1:{each.controller}" for number, each in enumerate(ports, 1)
+        ),
         "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": str(log_dir),
-        # One node: nothing can be replicated.
-        "default.replication.factor": "1",
-        "offsets.topic.replication.factor": "1",
-        "transaction.state.log.replication.factor": "1",
-        "transaction.state.log.min.isr": "1",
-        "share.coordinator.state.topic.replication.factor": "1",
-        "share.coordinator.state.topic.min.isr": "1",
+        # A record is acknowledged once all nodes but one have it: any one may die.
+        "default.replication.factor": copies,
+        "min.insync.replicas": enough,
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": enough,
+        "share.coordinator.state.topic.replication.factor": copies,
+        "share.coordinator.state.topic.min.isr": enough,
+        # A node that is silent for so long is dead, and its partitions get other leaders. The default is 9 s.
+        "broker.session.timeout.ms": "4000",
+        "broker.heartbeat.interval.ms": "1000",
+        # All nodes stop together, so there is nobody left to hand leaders over to; waiting for it takes minutes.
+        "controlled.shutdown.enable": "false",
         # 50 partitions each is the default, sized for a cluster: here it is only open files and start time.
         "offsets.topic.num.partitions": "4",
         "transaction.state.log.num.partitions": "4",
@@ -179,30 +201,47 @@ def server_properties(log_dir: Path, port: int, controller_port: int) -> str:
     return "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
-def prepare(jars: Path, data_dir: Path, port: int, controller_port: int) -> list[str]:
-    """Write the configuration, format `<data_dir>/kafka` if it is new, and return the broker's command line.
+def prepare(jars: Path, data_dir: Path, ports: Sequence[Ports]) -> list[list[str]]:
+    """Write each node's configuration, format its directory if it is new, and return the nodes' command lines.
+
+    The directories are `<data_dir>/kafka`, `<data_dir>/kafka-2` and so on.
 
     Raises:
-        LaunchError: Kafka refused to format the directory.
+        LaunchError: Kafka refused to format a directory.
     """
-    home = data_dir / "kafka"
-    logs = home / "logs"
-    home.mkdir(parents=True, exist_ok=True)
-    properties = home / "server.properties"
-    properties.write_text(server_properties(logs, port, controller_port))
     classpath = ":".join(str(jars / name) for name in sorted(checksums()))
     java = ["java", *JVM, "-cp", classpath]
-    if not (logs / "meta.properties").exists():
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        # --ignore-formatted: a format cut short left some of its files, and doing it again completes them.
-        arguments = ["format", f"--cluster-id={cluster_id}", "--ignore-formatted", f"--config={properties}"]
-        done = subprocess.run(
-            [*java, "kafka.tools.StorageTool", *arguments], capture_output=True, text=True, check=False
+    homes = [data_dir / (f"kafka-{node}" if node > 1 else "kafka") for node in range(1, len(ports) + 1)]
+    cluster = _cluster_id(homes[0]) or base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+    commands = []
+    for node, home in enumerate(homes, 1):
+        home.mkdir(parents=True, exist_ok=True)
+        properties = home / "server.properties"
+        properties.write_text(server_properties(home / "logs", node, ports))
+        if _cluster_id(home) is None:
+            _format(java, properties, cluster)
+        commands.append([*java, "kafka.Kafka", str(properties)])
+    return commands
+
+
+def _cluster_id(home: Path) -> str | None:
+    """Of a directory that is formatted, None of one that is not."""
+    meta = home / "logs" / "meta.properties"
+    found = re.search(r"^cluster\.id=(.+)$", meta.read_text(), re.MULTILINE) if meta.exists() else None
+    return found.group(1) if found else None
+
+
+def _format(java: list[str], properties: Path, cluster: str) -> None:
+    # --ignore-formatted: a format cut short left some of its files, and doing it again completes them.
+    arguments = ["format", f"--cluster-id={cluster}", "--ignore-formatted", f"--config={properties}"]
+    done = subprocess.run(
+        [*java, "kafka.tools.StorageTool", *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        reason = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise LaunchError(
+            f"Kafka could not format {properties.parent}: {''.join(reason)} - `just reset` starts afresh."
         )
-        if done.returncode != 0:
-            reason = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            raise LaunchError(f"Kafka could not format {logs}: {''.join(reason)} - `just reset` starts afresh.")
-    return [*java, "kafka.Kafka", str(properties)]
 
 
 def lock() -> None:

@@ -85,10 +85,10 @@ def check_settings() -> None:
             raise LaunchError(_said(error)) from error
 
 
-def read_settings() -> LocalSettings:
-    """The launcher's own settings. Raises: LaunchError: naming the variable that is wrong."""
+def read_settings(**said: str) -> LocalSettings:
+    """The launcher's own settings, `said` before the environment. Raises: LaunchError: naming what is wrong."""
     try:
-        return LocalSettings()
+        return LocalSettings(**said)  # type: ignore[arg-type]
     except ValidationError as error:
         raise LaunchError(_said(error)) from error
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from deploy.local import probes
 from deploy.local.broker import Broker, answers
 from deploy.local.errors import LaunchError
-from deploy.local.settings import LocalSettings
+from deploy.local.settings import LocalSettings, kafka_port_names
 from flows.settings import prefect_environment
 
 EMBEDDED_RETENTION = str(256 << 20)  # bytes a partition: the embedded broker keeps its whole log in memory
@@ -67,7 +67,11 @@ class Service:
 def service_environment(settings: LocalSettings, broker: Broker) -> dict[str, str]:
     """What all services share: the resolved addresses, and limits that keep a dozen processes small."""
     ports = {f"TICKHOUSE_{name.upper()}": str(port) for name, port in settings.ports().items()}
-    own = {"TICKHOUSE_KAFKA_RETENTION_BYTES": EMBEDDED_RETENTION} if broker.kind == "embedded" else {}
+    own = {}
+    if broker.kind == "embedded":
+        own["TICKHOUSE_KAFKA_RETENTION_BYTES"] = EMBEDDED_RETENTION
+    if len(broker.commands) > 1:
+        own["TICKHOUSE_KAFKA_REPLICATION"] = str(len(broker.commands))
     return {
         **{name: os.environ.get(name, value) for name, value in own.items()},
         **ports,
@@ -88,13 +92,7 @@ def service_environment(settings: LocalSettings, broker: Broker) -> dict[str, st
 
 def services(settings: LocalSettings, broker: Broker, feed: Feed) -> list[Service]:
     """All services of this machine, in the order in which they are shown."""
-    listed: list[Service] = []
-    if broker.command is not None:
-        used = ("kafka_port", "kafka_controller_port") if broker.kind == "kafka" else ("kafka_port",)
-        listed.append(
-            Service("broker", broker.command, partial(answers, broker.address), 6, True, True, None, used)
-        )
-    listed.append(exchange(settings, feed))
+    listed = [*broker_services(broker), exchange(settings, feed)]
     listed.append(_python("bridge", "dataflows.bridge", settings.bridge_metrics_port, stop_step=2))
     for name in STREAM_FLOWS:
         port = getattr(settings, f"{name}_metrics_port")
@@ -114,6 +112,16 @@ def services(settings: LocalSettings, broker: Broker, feed: Feed) -> list[Servic
     prometheus = shutil.which("prometheus")
     if prometheus is not None:
         listed.append(_prometheus(prometheus, settings))
+    return listed
+
+
+def broker_services(broker: Broker) -> list[Service]:
+    """`broker`, or `broker-1` and so on where there are several; none when it runs elsewhere."""
+    listed = []
+    for number, (command, address) in enumerate(zip(broker.commands, broker.address.split(","), strict=False), 1):
+        name = "broker" if len(broker.commands) == 1 else f"broker-{number}"
+        used = kafka_port_names(number) if broker.kind == "kafka" else ("kafka_port",)
+        listed.append(Service(name, command, partial(answers, address), 6, True, True, None, used))
     return listed
 
 

@@ -10,9 +10,9 @@ Each port has its own setting. `TICKHOUSE_PORT_BASE` moves all of them at once, 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEFAULT_PORTS: dict[str, int] = {
@@ -30,12 +30,22 @@ DEFAULT_PORTS: dict[str, int] = {
     "alerts_metrics_port": 9106,
     "orderbook_metrics_port": 9107,
     "flows_metrics_port": 9108,
+    "kafka_2_port": 9095,
+    "kafka_3_port": 9096,
+    "kafka_2_controller_port": 9097,
+    "kafka_3_controller_port": 9098,
 }
 """Port of each setting when nothing is said, in the order used with `port_base` (base + 0, base + 1, …)."""
 
 
 def _port(name: str, what: str) -> Any:
     return Field(default=DEFAULT_PORTS[name], ge=1, le=65535, description=what)
+
+
+def kafka_port_names(node: int) -> tuple[str, str]:
+    """Settings of the ports of a Kafka node (from 1): the broker's and the controller's."""
+    prefix = "kafka" if node == 1 else f"kafka_{node}"
+    return f"{prefix}_port", f"{prefix}_controller_port"
 
 
 class LocalSettings(BaseSettings):
@@ -49,6 +59,10 @@ class LocalSettings(BaseSettings):
     )
     broker: str = Field(
         default="auto", description="kafka, embedded, HOST:PORT, or auto (Kafka where Java is installed)."
+    )
+    brokers: Annotated[Literal[1, 3], BeforeValidator(int)] | None = Field(
+        default=None,
+        description="Nodes of Apache Kafka that the launcher starts: 1 or 3. Unset: as before, or 1.",
     )
     kafka_bootstrap: str | None = Field(
         default=None, description="Address of a running Kafka cluster; used when broker is auto."
@@ -77,6 +91,10 @@ class LocalSettings(BaseSettings):
     alerts_metrics_port: int = _port("alerts_metrics_port", "Port of the alerts flow's metrics.")
     orderbook_metrics_port: int = _port("orderbook_metrics_port", "Port of the order book flow's metrics.")
     flows_metrics_port: int = _port("flows_metrics_port", "Port of the batch flows' metrics.")
+    kafka_2_port: int = _port("kafka_2_port", "Port of the second of three brokers.")
+    kafka_3_port: int = _port("kafka_3_port", "Port of the third.")
+    kafka_2_controller_port: int = _port("kafka_2_controller_port", "Port of the second node's own controller.")
+    kafka_3_controller_port: int = _port("kafka_3_controller_port", "Port of the third node's.")
 
     @model_validator(mode="before")
     @classmethod

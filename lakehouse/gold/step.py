@@ -11,8 +11,8 @@ be published are checked against their data contract before the first commit: wh
 changes.
 
 Days are UTC dates. A late trade of a past day touches that day only. Which days are touched is read off the
-data files that silver has added since, so that no expiry of snapshots can lose one; compaction of a day has
-it computed once more.
+data files that silver has added since, so that no expiry of snapshots can lose one; a compacted file counts as
+added when the newest of those it replaced was.
 """
 
 from __future__ import annotations

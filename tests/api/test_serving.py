@@ -25,6 +25,7 @@ from api.settings import ApiSettings
 from dataflows.settings import StreamSettings
 from dataflows.topics import ensure_topics
 from deploy.local import broker as brokers
+from deploy.local.kafka import Ports
 
 pytestmark = pytest.mark.integration
 
@@ -242,8 +243,7 @@ def test_an_open_address_without_keys_is_refused_in_one_clear_line(tmp_path: Pat
 
 @contextlib.contextmanager
 def development_broker(port: int, home: Path) -> Iterator[None]:
-    command = brokers.prepare("embedded", home, home, port, 0).command
-    assert command is not None
+    (command,) = brokers.prepare("embedded", home, home, [Ports(port, 0)]).commands
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield

@@ -37,7 +37,7 @@ from dataflows.settings import StreamSettings
 from dataflows.topics import RAW_TRADES, ensure_topics
 from lakehouse.append import append_exactly_once, expire_snapshots
 from lakehouse.catalog import open_catalog
-from lakehouse.frames import FrameParser, Record
+from lakehouse.frames import FrameParser, Records
 from lakehouse.settings import LakehouseSettings
 from lakehouse.tables import arrow_schema, create_tables
 from simulator.events import format_timestamp
@@ -213,11 +213,10 @@ def growth(commits: int) -> tuple[float, float]:
         now = datetime.now(UTC)
         costs: list[float] = []
         for number in range(commits):
-            records = [
-                Record(RAW_TRADES, 0, offset, None, None, None, frame(offset))
-                for offset in range(10 * number, 10 * number + 10)
-            ]
-            rows, _ = parser.parse(records, now)
+            offsets = list(range(10 * number, 10 * number + 10))
+            nothing = [None] * 10
+            frames = [frame(offset) for offset in offsets]
+            rows, _ = parser.parse(Records(RAW_TRADES, [0] * 10, offsets, nothing, nothing, nothing, frames), now)
             began = time.process_time()
             append_exactly_once(target, rows, {RAW_TRADES: {0: 10 * number + 10}})
             expire_snapshots(target, at=settings.snapshots_expire_at, keep=settings.snapshots_kept)

@@ -19,7 +19,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -67,8 +67,12 @@ class Stream:
         self._connection.close()
 
 
-def measure(instance: Instance, warm_up: float, seconds: float) -> tuple[dict[str, list[float]], float]:
+def measure(
+    instance: Instance, warm_up: float, seconds: float, when_read: Callable[[], None] = lambda: None
+) -> tuple[dict[str, list[float]], float]:
     """Latencies by kind, in seconds, of the events of ``seconds``; and how many a second the exchange printed.
+
+    ``when_read`` is called when the last has come: reading the journal, which follows, takes a processor.
 
     Raises:
         AssertionError: the reader did not get exactly the events that the exchange printed.
@@ -86,6 +90,7 @@ def measure(instance: Instance, warm_up: float, seconds: float) -> tuple[dict[st
         if arrived > begin + seconds + LONGEST_LATENCY:
             break
     stream.close()
+    when_read()
     printed = journal.events(instance.data_dir, since, before)
     for kind, found in latencies.items():
         wanted = printed.get(KINDS[kind], 0)

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -46,6 +46,7 @@ from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, Output
 from dataflows.topics import PROCESSED_VWAP, RAW_TRADES, ensure_topics
 from dataflows.vwap import FLOW, Stamped, build, op_windows
+from dataflows.windows import WINDOWS, Window
 from simulator.events import format_timestamp
 from tests.benchmarks.brokers import ROOT, a_broker
 
@@ -103,14 +104,14 @@ class _FileSource(DynamicSource[Stamped]):
 
 class _FilePartition(StatelessSourcePartition[Stamped]):
     def __init__(self, path: Path, batch: int) -> None:
-        self._lines = path.open("rb")
+        self._file = path.open("rb")
         self._batch = batch
         self._offset = 0
 
     def next_batch(self) -> list[Stamped]:
-        values = list(islice(self._lines, self._batch))
+        values = list(islice(self._file, self._batch))
         if not values:
-            self._lines.close()
+            self._file.close()
             raise StopIteration
         offsets = range(self._offset, self._offset + len(values))
         self._offset += len(values)
@@ -118,12 +119,12 @@ class _FilePartition(StatelessSourcePartition[Stamped]):
         return [Stamped(Frames(RAW_TRADES, 0, offsets, values, [None] * len(values), 0), written_ms)]
 
 
-def run_flow(path: Path, batch: int) -> tuple[float, Table]:
+def run_flow(path: Path, batch: int, windows: Sequence[Window] = WINDOWS[:1]) -> tuple[float, Table]:
     """CPU seconds, and the one-minute windows."""
     out: list[tuple[str, Output]] = []
     refused: list[tuple[str, DeadLetter]] = []
     flow = Dataflow("bench_vwap")
-    rows, letters = op_windows(op.input("in", flow, _FileSource(path, batch)), StreamSettings())
+    rows, letters = op_windows(op.input("in", flow, _FileSource(path, batch)), StreamSettings(), windows=windows)
     op.output("rows", rows, TestingSink(out))
     op.output("letters", letters, TestingSink(refused))
     begin = time.process_time()

@@ -182,6 +182,11 @@ class Service:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def wait(self, seconds: float = 60) -> int:
+        """The exit code, once it has ended by itself."""
+        assert self._process is not None
+        return self._process.wait(timeout=seconds)
+
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         assert self._process is not None

@@ -15,8 +15,12 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Message
+from pyiceberg.expressions import StartsWith
 
 from dataflows.settings import StreamSettings
+from lakehouse.catalog import open_catalog
+from lakehouse.settings import LakehouseSettings
+from lakehouse.tables import create_tables
 from tests.dataflows.test_vwap import figures, naive_minutes, shuffled
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +62,7 @@ def cluster(stream_settings: StreamSettings, tmp_path: Path) -> Iterator[Callabl
             "TICKHOUSE_DATA_DIR": str(tmp_path),
             "TICKHOUSE_IDLE_CLOSE_SECONDS": "2",
             "TICKHOUSE_WINDOW_AHEAD_SECONDS": "1e9",  # the trades are of the year 2030
+            "TICKHOUSE_BRONZE_COMMIT_SECONDS": "0.3",
             f"TICKHOUSE_{flow.upper()}_METRICS_PORT": str(port),
         }
         log = tmp_path / f"{flow}-{len(started)}.log"
@@ -116,6 +121,49 @@ def test_two_processes_one_of_them_killed_then_three_write_the_windows_of_one(
     versions = [(m.key(), json.loads(m.value())["revision"]) for m in written()]
     assert len(versions) == len(set(versions))
     assert three.stop() == 0
+
+
+def test_bronze_as_two_processes_one_of_them_killed_then_as_three_stores_every_record_once(
+    cluster: Callable[[int, str], Any],
+    produce: Callable[..., None],
+    trade_frame: Callable[..., bytes],
+    unique: str,
+    tmp_path: Path,
+    until: Callable[..., Any],
+) -> None:
+    lake = LakehouseSettings(data_dir=tmp_path)
+    create_tables(open_catalog(lake))
+    trades = open_catalog(lake).load_table("bronze.trades")
+    expected: list[str] = []
+
+    def send(count: int) -> None:
+        for number in range(len(expected), len(expected) + count):
+            symbol = f"{unique}{number % 12}"
+            produce("raw.trades", trade_frame(symbol, 1_770_000_000_000_000 + number, sequence=number), symbol)
+            expected.append(f"t-{symbol}-{number}")
+
+    def stored() -> list[str]:
+        rows = trades.refresh().scan(StartsWith("symbol", unique), selected_fields=("trade_id",)).to_arrow()
+        return sorted(rows["trade_id"].to_pylist())
+
+    two = cluster(2, "bronze")
+    send(1000)
+    until("rows are committed", stored)
+    first = until("two processes run", lambda: len(found := children(two.process.pid)) == 2 and found)
+    send(1000)
+    os.kill(first[1], signal.SIGKILL)
+    until(
+        "both are started again", lambda: len(now := children(two.process.pid)) == 2 and not set(now) & set(first)
+    )
+    send(1000)
+    until("the others are committed", lambda: len(stored()) >= 3000)
+    send(1000)
+    assert two.stop() == 0
+    three = cluster(3, "bronze")
+    send(1000)
+    until("all are there", lambda: len(stored()) >= 5000)
+    assert three.stop() == 0
+    assert stored() == sorted(expected)
 
 
 def test_a_second_one_of_a_flow_that_runs_is_refused(

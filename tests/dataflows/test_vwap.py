@@ -22,7 +22,8 @@ from dataflows.kafka import Frames
 from dataflows.metrics import DUPLICATE_TRADES
 from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, Output
-from dataflows.vwap import CHUNK, SETTLE, Stamped, VwapLogic, op_windows
+from dataflows.tape import CHUNK
+from dataflows.vwap import SETTLE, Stamped, VwapLogic, op_windows
 
 MINUTE_US = 60_000_000
 BASE = 1_900_000_020_000_000 // (15 * MINUTE_US) * (15 * MINUTE_US)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pickle
 from random import Random
+from unittest.mock import patch
 from zlib import crc32
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataflows import windows
 from dataflows.frames import Print as Trade
+from dataflows.panes import SUMMED_BELOW, SUMMED_MAX, panes_of
+from dataflows.tape import Tape
 from dataflows.windows import (
     LATENESS_US,
     MINUTE_US,
@@ -61,17 +65,20 @@ def final(bars: list[Bar]) -> dict[tuple[str, str, int], tuple[int, ...]]:
     return table
 
 
-def add(shard: ShardWindows, trades: list[Trade], written: float = FOREVER) -> tuple[list[Bar], dict[int, str]]:
+def add(
+    shard: ShardWindows, trades: list[Trade], written: float = FOREVER, columns: bool = False
+) -> tuple[list[Bar], dict[int, str]]:
     """Kafka got them ``written`` seconds after BASE."""
     placed = [(*trade[:-1], place) for place, trade in enumerate(trades)]
-    return shard.add(placed, [round(BASE / 1000 + written * 1000)] * len(trades))
+    written_ms = [round(BASE / 1000 + written * 1000)] * len(trades)
+    return shard.add_many(Tape.of(placed), written_ms) if columns else shard.add(placed, written_ms)
 
 
-def run(trades: list[Trade], cuts: list[int], crash: bool = False) -> list[Bar]:
+def run(trades: list[Trade], cuts: list[int], crash: bool = False, columns: bool = False) -> list[Bar]:
     """Feed in batches that end at ``cuts``; with ``crash`` the state goes through a snapshot at each of them."""
     shard, bars, begin = ShardWindows(keep_minutes=600), [], 0
     for end in [*sorted(set(cuts)), len(trades)]:
-        emitted, refused = add(shard, trades[begin:end])
+        emitted, refused = add(shard, trades[begin:end], columns=columns)
         assert refused == {}
         bars += emitted
         begin = end
@@ -80,6 +87,9 @@ def run(trades: list[Trade], cuts: list[int], crash: bool = False) -> list[Bar]:
             shard = ShardWindows(keep_minutes=600)
             shard.restore(pickle.loads(state))  # noqa: S301 (our own bytes)
     return bars + shard.publish_open()
+
+
+AMOUNTS = st.sampled_from([1, SUMMED_BELOW - 1, SUMMED_BELOW, 10**18 - 1])
 
 
 @st.composite
@@ -94,8 +104,8 @@ def shuffled_trades(draw: st.DrawFn) -> list[Trade]:
             draw(st.sampled_from(["A", "B"])),
             at + draw(st.integers(0, 3)),
             draw(st.integers(0, 5)),
-            draw(st.integers(1, 10**13)),
-            draw(st.integers(1, 10**12)),
+            draw(st.integers(1, 10**13) | AMOUNTS),
+            draw(st.integers(1, 10**12) | AMOUNTS),
             draw(st.booleans()),
         )
         trades.append((*trade, len(trades), 0))
@@ -116,6 +126,34 @@ def test_a_revision_means_the_same_however_the_trades_were_batched(trades: list[
     one_by_one = {(b.symbol, b.window, b.start, b.revision): b for b in run(trades, list(range(len(trades))))}
     for bar in run(trades, cuts):
         assert one_by_one[bar.symbol, bar.window, bar.start, bar.revision] == bar
+
+
+@settings(deadline=None)
+@given(shuffled_trades(), st.lists(st.integers(0, 60)), st.booleans(), st.sampled_from([1, 4, windows.MANY]))
+def test_trades_in_columns_and_one_by_one_make_the_same_bars_at_the_same_time(
+    trades: list[Trade], cuts: list[int], crash: bool, many: int
+) -> None:
+    with patch.object(windows, "MANY", many):
+        columns = run(trades, cuts, crash, columns=True)
+    assert columns == run(trades, cuts, crash)
+
+
+def test_what_is_refused_of_columns_is_what_is_refused_one_by_one() -> None:
+    trades = [trade(1), trade(400), trade(100_000), trade(401), trade(2), trade(401)]
+    for columns in (False, True):
+        shard = ShardWindows(keep_minutes=2, ahead_us=60 * SECOND)
+        bars, refused = add(shard, trades, written=400, columns=columns)
+        assert refused == {2: TOO_FAR_AHEAD, 4: TOO_LATE}
+        assert [(bar.trades, bar.revision) for bar in minutes(bars)] == [(1, 1)]
+        assert shard.duplicates == 1
+
+
+def test_a_full_block_of_the_largest_amounts_is_summed_up_exactly() -> None:
+    largest = SUMMED_BELOW - 1
+    trades = [trade(1, price=largest, quantity=largest, sequence=i) for i in range(SUMMED_MAX)]
+    ((minute, symbol, pane),) = panes_of(Tape.of(trades))
+    assert (minute * MINUTE_US, symbol, pane.trades) == (BASE, "A", SUMMED_MAX)
+    assert (pane.notional, pane.volume, pane.buy) == (SUMMED_MAX * largest**2, *[SUMMED_MAX * largest] * 2)
 
 
 def trade(seconds: float, price: int = 100, quantity: int = 1, symbol: str = "A", sequence: int = 0) -> Trade:

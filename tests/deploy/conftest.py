@@ -33,6 +33,7 @@ def free_port() -> Callable[[], int]:
 def settings(tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> LocalSettings:
     """Settings with a fresh data directory and free ports, in the environment too."""
     monkeypatch.setenv("TICKHOUSE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.delenv("TICKHOUSE_CACHE_DIR", raising=False)
     for name in DEFAULT_PORTS:
         monkeypatch.setenv(f"TICKHOUSE_{name.upper()}", str(free_port()))
     return LocalSettings()

@@ -64,8 +64,8 @@ def test_an_old_java_is_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9092", "a.example:9092,b.example:9093"])
 def test_an_address_is_taken_as_it_is(address: str, tmp_path: Path) -> None:
-    chosen = brokers.prepare(address, tmp_path, tmp_path, 1, 2)
-    assert (chosen.kind, chosen.address, chosen.command) == ("external", address, None)
+    chosen = brokers.prepare(address, tmp_path, tmp_path, [kafka.Ports(1, 2)])
+    assert (chosen.kind, chosen.address, chosen.commands) == ("external", address, [])
 
 
 @pytest.mark.parametrize("wrong", ["redpanda", "localhost", "host:", "a:1,b"])
@@ -98,10 +98,10 @@ def test_the_locked_jars_hold_the_pinned_version() -> None:
 @pytest.mark.skipif(kafka.java_major() < kafka.OLDEST_JAVA, reason="Java 17 is not installed")
 def test_formatting_again_keeps_the_cluster(tmp_path: Path, broker_cache: Path) -> None:
     jars = kafka.fetch(broker_cache)
-    command = kafka.prepare(jars, tmp_path, 1, 2)
+    (command,) = kafka.prepare(jars, tmp_path, [kafka.Ports(1, 2)])
     assert command[0] == "java"
     identity = (tmp_path / "kafka" / "logs" / "meta.properties").read_text()
-    kafka.prepare(jars, tmp_path, 3, 4)
+    kafka.prepare(jars, tmp_path, [kafka.Ports(3, 4)])
     assert (tmp_path / "kafka" / "logs" / "meta.properties").read_text() == identity
     properties = (tmp_path / "kafka" / "server.properties").read_text().splitlines()
     assert "advertised.listeners=PLAINTEXT://127.0.0.1:3" in properties

@@ -36,11 +36,19 @@ def test_options_are_told_from_words_and_from_file_names_with_an_equals_sign() -
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["up", "wach=1"], "wach is not understood here; there is broker=, feed=, file=, speed=, watch="),
+        (
+            ["up", "wach=1"],
+            "wach is not understood here; there is broker=, brokers=, feed=, file=, speed=, watch=",
+        ),
         (["up", "feed=replay"], "feed=replay needs file=PATH"),
         (["up", "feed=replay", "file=/nowhere/x.gz"], "/nowhere/x.gz is not a file"),
         (["up", "speed=3"], "belong to feed=replay"),
         (["up", "broker=rabbit"], "broker=rabbit is not understood"),
+        (
+            ["up", "broker=embedded", "brokers=3"],
+            "brokers=3 are nodes of Apache Kafka, and the broker here is embedded",
+        ),
+        (["up", "brokers=2"], "TICKHOUSE_BROKERS=2 is not usable"),
         (["status"], "`just up` starts it"),
         (["replay"], "usage: just replay FILE"),
         (["logs", "nothing"], "there is no log of nothing"),
@@ -109,7 +117,7 @@ def test_reset_spares_a_directory_that_the_launcher_did_not_make(settings: Local
 
 
 def test_a_launch_is_remembered_with_its_ports(settings: LocalSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = Launch(settings, Broker("kafka", "127.0.0.1:5", "p", ["java", "x"]), Feed(Path("/a b.gz"), 0.5))
+    first = Launch(settings, Broker("kafka", "127.0.0.1:5", "p", [["java", "x"]]), Feed(Path("/a b.gz"), 0.5))
     first.save()
     monkeypatch.setenv("TICKHOUSE_API_PORT", "31999")
     again = Launch.load(LocalSettings())
@@ -126,6 +134,15 @@ def test_tables_filled_through_one_broker_are_not_continued_through_another(
     Launch(settings, Broker(known, "127.0.0.1:1", "promise"), Feed()).save()
     assert main(["up", f"broker={wanted}"]) == 1
     assert f"were filled through broker={known}" in capsys.readouterr().err
+
+
+def test_topics_made_on_one_node_are_not_continued_on_three(
+    settings: LocalSettings, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Launch(settings, Broker("embedded", "127.0.0.1:1", "promise", [["x"]]), Feed()).save()
+    monkeypatch.setenv("TICKHOUSE_BROKERS", "3")
+    assert main(["up", "broker=embedded"]) == 1
+    assert "were made on brokers=1" in capsys.readouterr().err
 
 
 def test_logs_prints_the_end_of_a_log(settings: LocalSettings, capfd: pytest.CaptureFixture[str]) -> None:

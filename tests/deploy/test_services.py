@@ -14,7 +14,8 @@ from deploy.local.services import Feed, service_environment, services
 from deploy.local.settings import DEFAULT_PORTS, LocalSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN = Broker("kafka", "127.0.0.1:9092", "promise", ["java"])
+OWN = Broker("kafka", "127.0.0.1:9092", "promise", [["java"]])
+THREE = Broker("kafka", "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3", "promise", [["java"]] * 3)
 ELSEWHERE = Broker("external", "a.example:9092", "promise")
 
 
@@ -49,7 +50,7 @@ def test_every_port_belongs_to_a_service(
     binary.write_text("#!/bin/sh\n")
     binary.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    claimed = [name for s in services(settings, OWN, Feed()) for name in s.ports]
+    claimed = [name for s in services(settings, THREE, Feed()) for name in s.ports]
     assert sorted(claimed) == sorted(DEFAULT_PORTS)
 
 

@@ -1,4 +1,4 @@
-"""SIGKILL, many times: ``just chaos [--seed N] [--kills K] [--broker auto|kafka|embedded]``.
+"""SIGKILL, many times: ``just chaos [--seed N] [--kills K] [--broker auto|kafka|embedded] [--brokers 1|3]``.
 
 Starts a system of its own, kills its services at seeded moments and at named points of their code while trades
 flow, runs a rival bronze writer beside the first for a while, then stops the exchange, lets everything drain, and
@@ -36,7 +36,7 @@ from dataflows.alerts import AlertLogic
 from dataflows.kafka import Frames
 from dataflows.sink import Output
 from dataflows.topics import RAW_QUOTES, RAW_TRADES, RAW_TRADING_HALTS
-from deploy.local.services import service_environment
+from deploy.local.services import broker_services, service_environment
 from tests.e2e import journal, layers
 from tests.e2e.figures import Bar
 from tests.e2e.instance import ROOT, Instance, free_port_block, until
@@ -106,9 +106,11 @@ class Storm:
 
     def rage(self, kills: int) -> None:
         """Raises AssertionError: a service did not come back, or never reached a point it was to die at."""
-        broker = self._instance.launch.broker.kind == "kafka"  # the development one does not promise to survive
-        names = [name for name in VICTIMS if name != "broker" or broker]
-        weights = [VICTIMS[name] for name in names]
+        launch = self._instance.launch
+        names = [name for name in VICTIMS if name != "broker"]
+        if launch.broker.kind == "kafka":  # the development one does not promise to survive
+            names += [service.name for service in broker_services(launch.broker)]
+        weights = [VICTIMS[name.partition("-")[0]] for name in names]
         while self.kills.total() < kills:
             name = self._random.choices(names, weights)[0]
             point = self._random.choice(POINTS.get(name, ("",))) if self._random.random() < 0.5 else ""
@@ -272,12 +274,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--broker", default="auto")
+    parser.add_argument("--brokers", default="1", help="nodes of Apache Kafka: 1 or 3")
     options = parser.parse_args()
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="tickhouse-chaos-"))
     instance = create(folder / "data", TICKHOUSE_BRONZE_COMMIT_SECONDS="2")
     try:
-        instance.up(f"broker={options.broker}")
+        instance.up(f"broker={options.broker}", f"brokers={options.brokers}")
         kills, lines = run(instance, options.kills, options.seed)
         printed = journal.totals(instance.data_dir)
     except BaseException:

@@ -192,6 +192,10 @@ class CommitFaults:
         self._planned.append((table, when))
         self._spared[table] = number - 1
 
+    def forget(self) -> None:
+        """Plan nothing more."""
+        self._planned.clear()
+
     def _faulty_commit(self) -> Callable[..., Any]:
         def commit_table(catalog: SqlCatalog, table: Table, *changes: Any) -> Any:
             name = ".".join(table.name())

@@ -24,7 +24,7 @@ def test_the_embedded_catalog_lets_readers_go_on_while_one_writes(
 def test_processes_that_start_together_all_find_every_table(tmp_path: Path) -> None:
     environment = {"TICKHOUSE_DATA_DIR": str(tmp_path)}
     processes = [
-        subprocess.Popen([sys.executable, "-m", "lakehouse.tables"], env=environment, stderr=subprocess.PIPE)
+        subprocess.Popen([sys.executable, "-m", "lakehouse", "init"], env=environment, stderr=subprocess.PIPE)
         for _ in range(3)
     ]
     for process in processes:

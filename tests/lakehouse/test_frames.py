@@ -6,12 +6,20 @@ import json
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
-from lakehouse.frames import FrameParser, Record
+from lakehouse.frames import BLOCK, EVENTS_OF_TABLE, FrameParser, Records
 from lakehouse.tables import TABLES, arrow_schema
+from simulator.events import EVENT_TYPES
+from simulator.exchange import Exchange
+from simulator.market import load_market
+from tests.frames import frames, one_wrong_at_a_time
 
 NOW = datetime(2026, 3, 2, 10, tzinfo=UTC)
 EVENT = {"event_id": "e1", "timestamp": "2026-03-02T09:30:00.123456Z", "sequence": 7, "symbol": "AAPL"}
@@ -52,9 +60,14 @@ FRAMES: dict[str, list[tuple[str, dict[str, Any]]]] = {
 }
 
 
-def record(value: bytes, offset: int = 0, **changes: Any) -> Record:
-    fields: dict[str, Any] = {"timestamp_ms": 1_700_000_000_123, "received_at_ns": 1_700_000_000_123_456_789}
-    return Record("raw.x", 2, offset, **{**fields, "key": b"AAPL", "value": value, **changes})
+def records(*values: bytes, **changes: Any) -> Records:
+    """Messages at offsets 0, 1, … or from the one given."""
+    fields: dict[str, Any] = {"offset": 0, "timestamp_ms": 1_700_000_000_123, "received_us": 1_700_000_000_123_456}
+    fields |= changes
+    count = len(values)
+    offsets = list(range(fields["offset"], fields["offset"] + count))
+    times = ([fields[name]] * count for name in ("timestamp_ms", "received_us"))
+    return Records("raw.x", [2] * count, offsets, *times, [b"AAPL"] * count, list(values))
 
 
 def frame(event_type: str, data: dict[str, Any], **envelope: Any) -> bytes:
@@ -66,17 +79,17 @@ def trade(**changes: Any) -> bytes:
 
 
 def parse_one(table: str, value: bytes, **changes: Any) -> dict[str, Any]:
-    rows, rejected = FrameParser(table).parse([record(value, **changes)], NOW)
+    rows, rejected = FrameParser(table).parse(records(value, **changes), NOW)
     assert rejected == []
     (row,) = rows.to_pylist()
     return dict(row)
 
 
 def reason(value: bytes) -> str:
-    rows, rejected = FrameParser("bronze.trades").parse([record(value)], NOW)
+    rows, rejected = FrameParser("bronze.trades").parse(records(value), NOW)
     assert rows.num_rows == 0
     (letter,) = rejected
-    assert letter.record.value == value
+    assert letter.value == value
     return letter.error
 
 
@@ -86,8 +99,8 @@ def test_every_bronze_table_has_its_frames() -> None:
 
 @pytest.mark.parametrize("table", FRAMES)
 def test_all_events_of_a_table_become_rows_of_its_schema(table: str) -> None:
-    records = [record(frame(kind, data), offset) for offset, (kind, data) in enumerate(FRAMES[table])]
-    rows, rejected = FrameParser(table).parse(records, NOW)
+    frames = [frame(kind, data) for kind, data in FRAMES[table]]
+    rows, rejected = FrameParser(table).parse(records(*frames), NOW)
     assert rejected == []
     assert rows.schema == arrow_schema(table)
     for row, (kind, data) in zip(rows.to_pylist(), FRAMES[table], strict=True):
@@ -109,7 +122,7 @@ def test_kafkas_coordinates_and_times_are_stored() -> None:
     assert row["_kafka_timestamp"] == datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC)
     assert row["_received_at"] == datetime(2023, 11, 14, 22, 13, 20, 123456, tzinfo=UTC)
     assert row["_ingested_at"] == NOW
-    bare = parse_one("bronze.trades", trade(), timestamp_ms=None, received_at_ns=None)
+    bare = parse_one("bronze.trades", trade(), timestamp_ms=None, received_us=None)
     assert (bare["_kafka_timestamp"], bare["_received_at"]) == (None, None)
 
 
@@ -154,7 +167,7 @@ def test_derived_figures_are_rounded_half_even_to_eight_decimals() -> None:
 @pytest.mark.parametrize("spread", [b"1e999999", b"1" * 40 + b".123456789", b'"NaN"'])
 def test_a_derived_figure_that_is_no_price_is_refused(spread: bytes) -> None:
     value = frame("QuoteUpdate", {**EVENT, "spread": 0}).replace(b'"spread": 0', b'"spread": ' + spread)
-    rows, rejected = FrameParser("bronze.quotes").parse([record(value)], NOW)
+    rows, rejected = FrameParser("bronze.quotes").parse(records(value), NOW)
     assert (rows.num_rows, len(rejected)) == (0, 1)
     assert rejected[0].error
 
@@ -193,6 +206,81 @@ def test_what_is_no_such_frame_is_refused_with_the_reason(value: bytes, said: st
 def test_bad_records_do_not_cost_the_good_ones_their_order() -> None:
     bad = trade().replace(b"61800.2", b"1.123456789")
     values = [bad if n in (0, 17, 18, 99) else trade(trade_id=f"t{n}") for n in range(100)]
-    rows, rejected = FrameParser("bronze.trades").parse([record(v, n) for n, v in enumerate(values)], NOW)
-    assert [letter.record.offset for letter in rejected] == [0, 17, 18, 99]
+    rows, rejected = FrameParser("bronze.trades").parse(records(*values), NOW)
+    assert [letter.offset for letter in rejected] == [0, 17, 18, 99]
     assert rows["_kafka_offset"].to_pylist() == [n for n in range(100) if n not in (0, 17, 18, 99)]
+
+
+TABLE_OF_EVENT = {kind: table for table, kinds in EVENTS_OF_TABLE.items() for kind in kinds}
+PARSERS = {table: FrameParser(table) for table in FRAMES}
+
+
+def test_every_event_has_its_table() -> None:
+    assert set(TABLE_OF_EVENT) == set(EVENT_TYPES)
+
+
+def agree(table: str, *values: bytes) -> None:
+    """What the fast decoder takes, the exact one takes too, and makes the same rows of it."""
+    given = records(*values)
+    rows = PARSERS[table].parse_fast(given, NOW)
+    if rows is not None:
+        exact, refused = PARSERS[table].parse_exact(given, NOW)
+        assert refused == []
+        assert rows.equals(exact), values
+        rows.validate(full=True)
+
+
+@hypothesis_settings(max_examples=300, deadline=None)
+@given(st.lists(frames(), min_size=1, max_size=2), st.sampled_from(EVENT_TYPES))
+def test_the_fast_decoder_gives_the_rows_of_the_exact_one(values: list[bytes], event_type: str) -> None:
+    agree(TABLE_OF_EVENT[event_type], *values)
+    for value in values:
+        for kind in EVENT_TYPES:
+            if kind.encode() in value:
+                agree(TABLE_OF_EVENT[kind], value)
+
+
+@pytest.mark.parametrize("event_type", EVENT_TYPES)
+def test_both_decoders_agree_on_every_single_wrong_value(event_type: str) -> None:
+    for value in one_wrong_at_a_time(event_type):
+        agree(TABLE_OF_EVENT[event_type], value)
+
+
+@given(st.decimals("-20000000", "20000000", allow_nan=False), st.integers(0, 20), st.booleans())
+def test_both_decoders_agree_on_every_amount(amount: Decimal, places: int, exponent: bool) -> None:
+    text = f"{amount:.{places}{'e' if exponent else 'f'}}"
+    agree("bronze.trades", trade().replace(b"61800.2", text.encode()))
+
+
+def test_the_fast_decoder_takes_all_that_the_exchange_prints() -> None:
+    exchange = Exchange(load_market(), seed=1, start_us=1_770_000_000_000_000, activity=20)
+    printed: dict[str, list[bytes]] = {}
+    for _, value in islice(exchange.events(), 20_000):
+        printed.setdefault(TABLE_OF_EVENT[value.split(b'"')[3].decode()], []).append(value)
+    for table, values in printed.items():
+        given = records(*values)
+        rows = PARSERS[table].parse_fast(given, NOW)
+        assert rows is not None, table
+        assert rows.equals(PARSERS[table].parse_exact(given, NOW)[0])
+    assert set(printed) >= set(FRAMES) - {"bronze.trading_halts"}
+
+
+def test_one_frame_that_needs_the_exact_decoder_changes_nothing_for_the_others() -> None:
+    values = [trade(trade_id=f"t{n}") for n in range(2 * BLOCK + 5)]
+    values[BLOCK + 1] = trade(price="61800.2", trade_id="text")
+    rows, rejected = PARSERS["bronze.trades"].parse(records(*values), NOW)
+    assert rejected == []
+    assert rows["_kafka_offset"].to_pylist() == list(range(len(values)))
+    assert rows["trade_id"][BLOCK + 1].as_py() == "text"
+
+
+def test_an_amount_of_more_digits_than_a_decimal_has_is_refused() -> None:
+    assert "digits" in reason(trade().replace(b"61800.2", b"1.1" + b"0" * 47))
+
+
+def test_an_orders_terms_and_the_order_it_replaces_are_kept() -> None:
+    terms = {"order_type": "Limit", "price": 9.5, "quantity": 5, "time_in_force": "IOC", "replaces": "o0"}
+    row = parse_one("bronze.orders", frame("OrderPlaced", {**ORDER, **terms}))
+    assert (row["time_in_force"], row["replaces"]) == ("IOC", "o0")
+    cancelled = parse_one("bronze.orders", frame("OrderCancelled", {**ORDER, "remaining_quantity": 2}))
+    assert (cancelled["time_in_force"], cancelled["replaces"]) == (None, None)

@@ -14,14 +14,14 @@ from lakehouse.tables import NAMESPACES, TABLES, arrow_schema, create_tables
 
 def test_creating_again_changes_nothing(catalog: Catalog) -> None:
     before = {name: catalog.load_table(name).metadata_location for name in TABLES}
-    assert create_tables(catalog) == []
+    assert create_tables(catalog) == {}
     assert before == {name: catalog.load_table(name).metadata_location for name in TABLES}
     assert {namespace for (namespace,) in catalog.list_namespaces()} == set(NAMESPACES)
 
 
 def test_only_what_is_missing_is_created(catalog: Catalog) -> None:
     catalog.drop_table("gold.minute_bars")
-    assert create_tables(catalog) == ["gold.minute_bars"]
+    assert create_tables(catalog) == {"gold.minute_bars": ("created",)}
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,7 @@ def test_a_table_is_what_its_declaration_says(created: Catalog, name: str) -> No
     spec, table = TABLES[name], catalog.load_table(name)
     assert table.schema().fields == spec.schema.fields
     assert table.spec().fields == spec.partition_spec.fields
+    assert table.sort_order().fields == spec.sort_order.fields
     assert spec.properties.items() - {("format-version", "2")} <= table.properties.items()
     assert json.loads(table.properties["tickhouse.key"]) == list(spec.key)
     assert table.format_version == 2

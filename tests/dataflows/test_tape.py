@@ -1,0 +1,74 @@
+"""Trades decoded in columns are those decoded one by one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataflows.frames import decode_prints
+from dataflows.tape import CHUNK, Tape, _decode_common, decode_tape
+from tests.dataflows.test_frames import AMOUNT, TIME, frame
+
+ODD = [
+    b"",
+    b"{]",
+    b'{"data":{}}',
+    frame(sequence=None),
+    frame(sequence=1 << 40),
+    frame(timestamp="2024-08-08T00:00:00Z"),
+    frame(timestamp="2024-02-30T00:00:00.000000Z"),
+    frame(timestamp="0000-02-20T00:00:00.000000Z"),
+    frame(timestamp="1969-12-31T23:59:59.999999Z"),
+    frame(timestamp="2024-08-08 00:00:00.000000Z"),
+    frame(timestamp="2024-08-08T00:00:00.00000éZ"),
+    frame(timestamp="2024-08-08T00:00:00.000000+"),
+    frame(timestamp="2024-08-08T24:00:00.000000Z"),
+    frame(price=0),
+    frame(price=2e7),
+    frame(price=123456789.12345678),
+    frame(quantity=1e-9),
+    frame(quantity=-1),
+    frame(price="1"),
+]
+
+
+@st.composite
+def one(draw: st.DrawFn) -> bytes:
+    text = frame(
+        sequence=draw(st.none() | st.integers(0, 1 << 38)),
+        symbol=draw(st.sampled_from(["A", "B", "é"])),
+        is_aggressive_buy=draw(st.booleans()),
+    )
+    text = text.replace(b"61800.2", draw(AMOUNT).encode()).replace(b"0.006", draw(AMOUNT).encode())
+    return text.replace(b'"2024-08-08T00:00:00.123456Z"', draw(TIME).encode())
+
+
+@settings(deadline=None)
+@given(st.lists(one() | st.sampled_from(ODD) | st.integers(1, 100).map(lambda i: frame(sequence=i)), max_size=8))
+def test_columns_have_the_trades_and_the_reasons_of_one_by_one(frames: list[bytes]) -> None:
+    trades, reasons = decode_tape(frames)
+    assert (list(trades.rows()), reasons) == decode_prints(frames)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_frame_changes_nothing_for_those_beside_it(odd: bytes) -> None:
+    frames = [frame(sequence=i, quantity=i + 0.5) for i in range(2 * CHUNK + 3)]
+    frames[CHUNK + 7] = odd
+    trades, reasons = decode_tape(frames)
+    assert (list(trades.rows()), reasons) == decode_prints(frames)
+
+
+def test_what_the_exchange_prints_is_decoded_together() -> None:
+    frames = [frame(sequence=i, price=(i + 1) / 4) for i in range(CHUNK)]
+    found = _decode_common(frames, 0)
+    assert found is not None
+    assert list(found.rows()) == decode_prints(frames)[0]
+
+
+def test_rows_become_columns_and_rows_again() -> None:
+    prints, _ = decode_prints([frame(sequence=i) for i in range(5)])
+    tape = Tape.of(prints)
+    assert list(tape.rows()) == prints
+    assert list(Tape.joined([tape.part(0, 2), tape.part(2, 5)]).rows()) == prints
+    assert list(tape.where(tape.sequence % 2 == 0).rows()) == prints[::2]
