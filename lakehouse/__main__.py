@@ -17,7 +17,6 @@ from rich.console import Console
 
 from lakehouse.batch import BatchSession, utc_now
 from lakehouse.catalog import CatalogUnavailableError, open_catalog
-from lakehouse.evolution import EvolutionRefusedError
 from lakehouse.inspection import describe, files, history, size_text, statistics_tables
 from lakehouse.maintenance.compaction import compact
 from lakehouse.maintenance.expiry import expire
@@ -142,7 +141,7 @@ def main() -> int:
     except NoSuchTableError as error:
         print(f"{error}; create the tables: just lake init", file=sys.stderr)
         return 1
-    except (CatalogUnavailableError, EvolutionRefusedError, StateLostError, ValueError) as error:
+    except (CatalogUnavailableError, StateLostError, NotImplementedError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -3,8 +3,8 @@
 In: a table partitioned by day, and rows. Out: one commit that replaces whole days. On a crash: the commit is
 there or it is not; computing a day again gives the same rows.
 
-Which days changed is read off the data files that were added since, so that no expiry of snapshots can lose one;
-compaction of a day has it computed once more.
+Which days changed is read off the data files that were added since, so that no expiry of snapshots can lose one; a
+compacted file counts as added when the newest of those it replaced was.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lakehouse.append import expire_snapshots, transaction
 from lakehouse.batch import BatchSession
 from lakehouse.duck import files_sql
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles
-from lakehouse.state import WATERMARK, carried, read_state
+from lakehouse.state import WATERMARK, carried, read_state, watermark_sequence
 from lakehouse.tables import TABLES
 
 
@@ -67,8 +67,7 @@ def _days_of(snapshot: SnapshotFiles, files: Iterable[DataFileEntry]) -> tuple[d
 
 def read_until(table: Table) -> int:
     """Sequence number of the source's commit up to which a table is computed; 0 before its first commit."""
-    text = read_state(table).get(WATERMARK)
-    return 0 if text is None else int(json.loads(text)["sequence_number"])
+    return watermark_sequence(read_state(table).get(WATERMARK))
 
 
 def computed_until(sequence_number: int) -> dict[str, str]:

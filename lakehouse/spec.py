@@ -89,17 +89,14 @@ class TableSpec:
         """Iceberg table properties: how to write it, and whose it is."""
         # Whole keys as a file's bounds (the default keeps 16 characters): finding a key then opens few files.
         bounds = {f"write.metadata.metrics.column.{name}": "full" for name in self.key if len(self.key) == 1}
-        return (
-            WRITE_PROPERTIES
-            | bounds
-            | {
-                "comment": self.doc,
-                OWN_PROPERTIES + "owner": self.owner,
-                OWN_PROPERTIES + "tags": json.dumps(self.tags),
-                KEY_PROPERTY: json.dumps(self.key),
-                OWN_PROPERTIES + "personal-columns": json.dumps(self.personal),
-            }
-        )
+        own = {
+            "comment": self.doc,
+            OWN_PROPERTIES + "owner": self.owner,
+            OWN_PROPERTIES + "tags": json.dumps(self.tags),
+            KEY_PROPERTY: json.dumps(self.key),
+            OWN_PROPERTIES + "personal-columns": json.dumps(self.personal),
+        }
+        return WRITE_PROPERTIES | bounds | own
 
     def _partition_spec(self) -> PartitionSpec:
         if self.partition_by is None:

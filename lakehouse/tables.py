@@ -1,8 +1,8 @@
 """Every table of the lakehouse, declared once: columns with their meaning, partitions, key, owner, tags.
 
-In: nothing but this file. Out: :data:`TABLES`, :func:`arrow_schema`, and :func:`create_tables`, which creates what
-is missing and evolves what was declared anew (:mod:`lakehouse.evolution` says what may change). Safe to run at any
-time, by several processes at once; a crash between two tables is mended by running it again.
+In: :mod:`lakehouse.layers`. Out: :data:`TABLES`, :func:`arrow_schema`, and :func:`create_tables`, which creates
+what is missing and evolves what was declared anew (:mod:`lakehouse.evolution` says what may change). Safe to run
+at any time, by several processes at once; a crash between two tables is mended by running it again.
 """
 
 from __future__ import annotations

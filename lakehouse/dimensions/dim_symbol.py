@@ -57,7 +57,7 @@ def seed_dim_symbol(catalog: Catalog, symbols: Sequence[SymbolInfo], *, as_of: d
     """Bring the table in line with ``symbols``; False when it already was.
 
     Raises:
-        NoSuchTableError: the table does not exist yet (``python -m lakehouse.tables``).
+        NoSuchTableError: the table does not exist yet (``python -m lakehouse init``).
         ValueError: see :meth:`lakehouse.dimensions.scd2.Scd2.after`.
     """
     listed = [asdict(info) for info in symbols]

@@ -5,8 +5,8 @@ In: ``silver.trades``, and the open lots in ``gold.portfolio_positions`` of the 
 
 A day goes on from the lots that the day before left open, so when a day changes, that day and every later one are
 computed anew, up to one whose open lots come out as they were. On a crash: the days are committed one by one,
-oldest first, performance before positions; the positions' snapshots carry how far silver was read, which moves on
-with the last day, and which day is next. So the next run goes on where the last commit stands.
+oldest first, performance before positions; their snapshots carry how far silver was read, which moves on with the
+last day, and which day is next. So the next run goes on where the last commit stands.
 
 Days are UTC dates. A day is worked on for some agents at a time, so that memory does not grow with it.
 """
@@ -97,7 +97,7 @@ def _publish(session: BatchSession, also: Sequence[date], part_trades: int) -> T
             state = {NEXT_DAY: json.dumps(None if left is None else left.isoformat())}
             if left is None:
                 state |= computed_until(head.sequence_number or 0)
-            rows[PERFORMANCE] += replace_days(session, performance, [day], [computed[PERFORMANCE]], dict)
+            rows[PERFORMANCE] += replace_days(session, performance, [day], [computed[PERFORMANCE]], state.copy)
             rows[POSITIONS] += replace_days(session, positions, [day], [computed[POSITIONS]], state.copy)
             done.append(day)
     log.info("traders: %s computed anew, %s", ", ".join(map(str, done)), rows)

@@ -59,6 +59,8 @@ TABLES = (
             *optional(
                 Column("agent_type", TEXT, "Kind of agent; null on a cancellation"),
                 Column("reason", TEXT, "Why it was cancelled; null on a placement"),
+                Column("time_in_force", TEXT, "How long it stands; null: until cancelled, and on a cancellation"),
+                Column("replaces", TEXT, "Order, just cancelled as Replaced, whose place it takes; mostly null"),
             ),
         ),
         ("agent_id",),

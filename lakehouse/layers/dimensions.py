@@ -13,6 +13,7 @@ def _dimension(
     key: tuple[str, ...],
     tags: tuple[str, ...],
     personal: tuple[str, ...] = (),
+    follows: tuple[str, ...] = (),
 ) -> TableSpec:
     return TableSpec(
         f"dimensions.{name}",
@@ -20,6 +21,7 @@ def _dimension(
         columns,
         key=key,
         sort_by=key,
+        follows=follows,
         owner="reference-data",
         tags=("Dimension", *tags),
         personal=personal,
@@ -61,6 +63,7 @@ TABLES = (
         ("agent_id", "valid_from"),
         ("Trader", "Restricted"),
         ("agent_id",),
+        ("bronze.orders",),
     ),
     _dimension(
         "dim_account",

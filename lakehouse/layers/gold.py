@@ -35,6 +35,7 @@ def _gold(
         partition_by="trading_date",
         sort_by=key,
         event_time="bar_start" if "bar_start" in key else "trading_date",
+        follows=("silver.trades",),
         owner="analytics",
         tags=("Gold", "Analytics", "Restricted" if personal else "Public"),
         personal=personal,

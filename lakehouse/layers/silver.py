@@ -35,6 +35,7 @@ def _silver(
     columns: tuple[Column, ...],
     key: tuple[str, ...],
     tags: tuple[str, ...],
+    follows: str,
     personal: tuple[str, ...] = (),
 ) -> TableSpec:
     return TableSpec(
@@ -45,6 +46,7 @@ def _silver(
         partition_by="timestamp",
         sort_by=("symbol", "timestamp"),
         event_time="timestamp",
+        follows=(follows,),
         owner="analytics",
         tags=("Silver", *tags),
         personal=personal,
@@ -58,6 +60,7 @@ TABLES = (
         (*TRADE, *COMPANY, CAP, PROCESSED),
         ("trade_id",),
         ("Trade", "Restricted"),
+        "bronze.trades",
         TRADERS,
     ),
     _silver(
@@ -86,8 +89,16 @@ TABLES = (
         ),
         ("event_id",),
         ("Order",),
+        "bronze.orderbook_snapshots",
     ),
-    _silver("quotes", "Valid quotes, once each", (*QUOTE, *COMPANY, PROCESSED), ("event_id",), ("Order",)),
+    _silver(
+        "quotes",
+        "Valid quotes, once each",
+        (*QUOTE, *COMPANY, PROCESSED),
+        ("event_id",),
+        ("Order",),
+        "bronze.quotes",
+    ),
     _silver(
         "orders",
         "Valid orders placed and cancelled, once each",
@@ -107,12 +118,15 @@ TABLES = (
             *optional(
                 Column("agent_type", TEXT, "Kind of agent; null on a cancellation"),
                 Column("reason", TEXT, "Why it was cancelled; null on a placement"),
+                Column("time_in_force", TEXT, "How long it stands; null: until cancelled, and on a cancellation"),
+                Column("replaces", TEXT, "Order, just cancelled as Replaced, whose place it takes; mostly null"),
             ),
             *COMPANY,
             PROCESSED,
         ),
         ("event_id",),
         ("Order", "Restricted"),
+        "bronze.orders",
         ("agent_id",),
     ),
     TableSpec(
@@ -133,6 +147,7 @@ TABLES = (
         partition_by="trading_date",
         sort_by=("agent_id", "symbol"),
         event_time="trading_date",
+        follows=("silver.trades",),
         owner="analytics",
         tags=("Silver", "Trade", "Restricted"),
         personal=("agent_id",),

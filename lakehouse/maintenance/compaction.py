@@ -218,11 +218,13 @@ def worth_joining(sizes: Sequence[int], fewest: int) -> int:
 def _parts(entries: Sequence[ManifestEntry]) -> Iterator[tuple[ManifestEntry, ...]]:
     """Parts of about :data:`GROUP_BYTES`, in the order of their commits."""
     part: list[ManifestEntry] = []
+    size = 0
     for entry in sorted(entries, key=lambda entry: entry.sequence_number or 0):
         part.append(entry)
-        if sum(e.data_file.file_size_in_bytes for e in part) >= GROUP_BYTES:
+        size += entry.data_file.file_size_in_bytes
+        if size >= GROUP_BYTES:
             yield tuple(part)
-            part = []
+            part, size = [], 0
     if part:
         yield tuple(part)
 

@@ -4,6 +4,9 @@ In: a table. Out: one metadata commit, then deletions; an :class:`Expired` repor
 :mod:`lakehouse.retention`; among them are those that show files replaced a short while ago, so that a query that
 began before goes on. Steps that follow the table lose nothing: rows they have not read are in the head's files.
 
+Run it before a writer has to forget snapshots itself (``TICKHOUSE_SNAPSHOTS_EXPIRE_AT``): the files of those are
+left to the sweep of orphans, a day later.
+
 On a crash, before the commit: nothing happened. After it: the files not deleted yet are orphans. What to delete is
 decided by the metadata that the commit left, other writers' commits included.
 """

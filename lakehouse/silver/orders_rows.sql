@@ -15,6 +15,8 @@ select
     silver.agent_id,
     silver.agent_type,
     silver.reason,
+    silver.time_in_force,
+    silver.replaces,
     dim_symbol.company_name,
     dim_symbol.sector,
     $processed_at as _processed_at

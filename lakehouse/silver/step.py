@@ -26,11 +26,12 @@ import logging
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Self
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.table import Table
 
 from lakehouse.append import expire_snapshots, transaction
@@ -54,6 +55,7 @@ DIM_READ = STATE_PREFIX + "dim-symbol"
 """Summary property: snapshot of dim_symbol that all rows of the table agree with."""
 TOTALS = STATE_PREFIX + "totals"
 """Summary property: JSON, what arrived since the table's first row and what became of it."""
+FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
 _COMPANY = ("company_name", "sector", "market_cap_category")
 _NOT_NEEDED = ("_kafka_timestamp", "_received_at")
 
@@ -84,11 +86,15 @@ class Companies:
 
     snapshot_id: str
     rows: pa.Table
+    """With an end for every version: joining on plain comparisons takes half the time of asking for null."""
 
     @classmethod
     def read(cls, session: BatchSession) -> Self:
         table = session.catalog.load_table(DIM_SYMBOL)
-        return cls(str(table.metadata.current_snapshot_id), table.scan().to_arrow())
+        rows = table.scan().to_arrow()
+        column = rows.schema.get_field_index("valid_to")
+        closed = pc.fill_null(rows["valid_to"], FOREVER)
+        return cls(str(table.metadata.current_snapshot_id), rows.set_column(column, "valid_to", closed))
 
 
 @dataclass(frozen=True, slots=True)

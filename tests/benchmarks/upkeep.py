@@ -36,12 +36,13 @@ from lakehouse.maintenance.orphans import remove_orphans
 from lakehouse.maintenance.statistics import table_statistics
 from lakehouse.query import Lake
 from lakehouse.settings import LakehouseSettings
-from lakehouse.silver.trades import refine_trades
+from lakehouse.silver.events import refine_trades
 from lakehouse.snapshots import local_path
 from lakehouse.tables import arrow_schema, create_tables
 
 TABLE, TOPIC = "bronze.trades", "raw.trades"
 CHECKPOINTS = 10
+"""Lines of the table at most."""
 MEASURED = 50
 """Commits and queries that a checkpoint's figure is the median of."""
 TARGET = 1.3
@@ -61,7 +62,7 @@ class Checkpoint:
     commit_ms: float
     query_ms: float
     upkeep_ms: float
-    """CPU of silver's upkeep and bronze's since the last checkpoint, for each commit."""
+    """CPU of both tables' upkeep at its last run, for each commit since the one before."""
 
 
 def rows_of(commit: int, rows: int, at: datetime) -> pa.Table:
@@ -88,9 +89,9 @@ def rows_of(commit: int, rows: int, at: datetime) -> pa.Table:
     return pa.table([pa.array(columns.get(f.name, nothing), f.type) for f in schema], schema=schema)
 
 
-def measured_query(lake: Lake, now: datetime) -> float:
-    """CPU milliseconds of the last five minutes of one symbol, median."""
-    window = (now - timedelta(minutes=5), now)
+def measured_query(lake: Lake, now: datetime, commit_every_s: int) -> float:
+    """CPU milliseconds of the last five minutes (at least two commits) of one symbol, median."""
+    window = (now - timedelta(seconds=max(300, 2 * commit_every_s)), now)
     sql = f"select count(*) as n, sum(quantity) from {TABLE} where symbol = 'AAPL' and timestamp >= ?"
     spent = []
     for _ in range(MEASURED // 5):
@@ -127,13 +128,13 @@ def run(home: Path, commits: int, rows: int, every: int, upkeep: bool) -> list[C
                     compact(session, name)
                     expire(session.catalog, name, keep=settings.snapshots_kept)
                 upkeep_s += time.process_time() - began
-            if (number + 1 + every // 2) % (commits // CHECKPOINTS) == 0:  # midway between two runs of upkeep
-                query_ms = measured_query(lake, event_time)
-                checkpoints.append(
-                    checkpoint(session, table, number + 1, spent, query_ms, upkeep_s / (commits // CHECKPOINTS))
-                )
-                print(row(checkpoints[-1]), flush=True)
+            if number % every == every // 2:
+                query_ms = measured_query(lake, event_time, DAY_S // commits)
+                found = checkpoint(session, table, number + 1, spent, query_ms, upkeep_s / every)
                 upkeep_s = 0.0
+                if len(checkpoints) < 2 or number // every % max(1, commits // every // CHECKPOINTS) == 0:
+                    checkpoints.append(found)
+                    print(row(found), flush=True)
         check(session, commits * rows)
         left = remove_orphans(session.catalog, TABLE, now=datetime.now(UTC) + timedelta(days=2), dry_run=True)
         print(f"files that nothing names at the end: {len(left.paths)}")
@@ -178,7 +179,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--commits", type=int, default=2_000)
     parser.add_argument("--rows", type=int, default=20)
-    parser.add_argument("--every", type=int, default=100, help="commits between two runs of upkeep")
+    parser.add_argument("--every", type=int, default=60, help="commits between two runs of upkeep")
     parser.add_argument("--without", action="store_true", help="no upkeep but what the writer does itself")
     arguments = parser.parse_args()
     print("| commits | data files | on disk | snapshots | metadata | commit, CPU | query, CPU | upkeep a commit |")

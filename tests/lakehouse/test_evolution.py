@@ -121,7 +121,7 @@ def test_a_table_becomes_what_its_declaration_says_in_one_commit(bare: Catalog, 
         "column price widened from decimal(10, 2) to decimal(18, 2)",
         "columns put in the order of their declaration",
         "sorted by event_id, at, size",
-        "properties comment, tickhouse.key, tickhouse.owner set",
+        "properties comment, tickhouse.key, tickhouse.owner, write.metadata.metrics.column.event_id set",
     )
     head = bare.load_table(SPEC.name)
     as_declared(head, EVOLVED)

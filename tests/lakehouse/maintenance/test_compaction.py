@@ -23,10 +23,11 @@ from lakehouse.batch import BatchSession
 from lakehouse.duck import files_sql
 from lakehouse.evolution import evolve
 from lakehouse.gold.step import publish
+from lakehouse.gold.traders import publish_traders
 from lakehouse.maintenance import compaction
 from lakehouse.maintenance.compaction import Compacted, compact, is_sorted, live_entries, worth_joining
-from lakehouse.silver.orderbook import refine_orderbook
-from lakehouse.silver.trades import refine_trades
+from lakehouse.silver.activity import refine_activity
+from lakehouse.silver.events import refine_orderbook, refine_trades
 from lakehouse.snapshots import local_path
 from lakehouse.spec import Column
 from lakehouse.state import committed_offsets
@@ -74,7 +75,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(TABLES, name, replace(spec, follows=()))
 
 
-@pytest.mark.usefixtures("unread")
+@pytest.mark.usefixtures("alone")
 def test_a_past_day_becomes_one_sorted_file_with_the_same_rows(
     session: BatchSession, catalog: Catalog, bronze: Bronze
 ) -> None:
@@ -102,7 +103,7 @@ def test_a_past_day_becomes_one_sorted_file_with_the_same_rows(
     assert compact(session, NAME) == Compacted(NAME), "nothing is left to do"
 
 
-@pytest.mark.usefixtures("unread")
+@pytest.mark.usefixtures("alone")
 def test_a_late_row_joins_its_day_and_the_rest_is_left_alone(
     session: BatchSession, catalog: Catalog, bronze: Bronze
 ) -> None:
@@ -114,7 +115,7 @@ def test_a_late_row_joins_its_day_and_the_rest_is_left_alone(
     assert files(catalog) == {YESTERDAY.date(): [7], MARKET_OPEN.date(): [5]}
 
 
-@pytest.mark.usefixtures("unread")
+@pytest.mark.usefixtures("alone")
 def test_the_open_day_waits_for_enough_files(session: BatchSession, catalog: Catalog, bronze: Bronze) -> None:
     for _ in range(3):
         bronze.trades({})
@@ -143,7 +144,7 @@ def test_a_row_of_the_open_day_is_rewritten_a_few_times_and_few_files_are_left(
     assert len(sizes) <= run_every + 4 + 2 * math.log2(total)
 
 
-@pytest.mark.usefixtures("unread")
+@pytest.mark.usefixtures("alone")
 def test_files_are_near_the_target_and_hold_ranges_of_the_sort_order(
     session: BatchSession, catalog: Catalog, bronze: Bronze, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +173,7 @@ def test_files_are_near_the_target_and_hold_ranges_of_the_sort_order(
     assert all(a[1] <= b[0] for a, b in itertools.pairwise(ranges))
 
 
-@pytest.mark.usefixtures("unread")
+@pytest.mark.usefixtures("alone")
 def test_columns_that_were_added_and_renamed_since_come_out_right(
     session: BatchSession, catalog: Catalog, bronze: Bronze
 ) -> None:
@@ -245,8 +246,10 @@ def test_compaction_of_silver_touches_no_day_of_gold(
     refine_trades(session)
     assert compact(session, "silver.trades") == Compacted("silver.trades"), "gold has read nothing yet"
     assert publish(session).days == (YESTERDAY.date(), MARKET_OPEN.date())
+    refine_activity(session)
+    publish_traders(session)
     assert compact(session, "silver.trades").files_before == 3
-    assert publish(session).days == ()
+    assert publish(session).days == refine_activity(session).days == publish_traders(session).days == ()
 
 
 # --- beside writers
@@ -270,7 +273,7 @@ def before_commit(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callabl
 BeforeCommit = Callable[[Callable[[], None]], None]
 
 
-@pytest.mark.usefixtures("unread")
+@pytest.mark.usefixtures("alone")
 def test_an_append_in_between_is_kept_and_its_offsets_too(
     session: BatchSession, catalog: Catalog, bronze: Bronze, before_commit: BeforeCommit
 ) -> None:
@@ -282,7 +285,7 @@ def test_an_append_in_between_is_kept_and_its_offsets_too(
     assert committed_offsets(catalog.load_table(NAME)) == {"raw.trades": {0: 11}}
 
 
-@pytest.mark.usefixtures("unread")
+@pytest.mark.usefixtures("alone")
 def test_it_yields_to_a_writer_that_replaced_the_same_files(
     session: BatchSession, catalog: Catalog, bronze: Bronze, before_commit: BeforeCommit
 ) -> None:
@@ -294,7 +297,7 @@ def test_it_yields_to_a_writer_that_replaced_the_same_files(
     assert [row["symbol"] for row in contents(catalog)] == ["AAPL"] * 5
 
 
-@pytest.mark.usefixtures("unread")
+@pytest.mark.usefixtures("alone")
 def test_an_answer_that_was_lost_is_found_in_the_table(
     session: BatchSession, catalog: Catalog, bronze: Bronze, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +319,7 @@ def test_an_answer_that_was_lost_is_found_in_the_table(
 # --- crashes
 
 
-@pytest.mark.usefixtures("unread")
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("point", ["reading", "writing", "before", "after"])
 def test_a_crash_leaves_the_table_before_or_after_and_the_next_run_ends_it(
     session: BatchSession,
@@ -348,7 +351,7 @@ def test_a_crash_leaves_the_table_before_or_after_and_the_next_run_ends_it(
     assert files(catalog)[YESTERDAY.date()] == [4]
 
 
-@pytest.mark.usefixtures("unread")
+@pytest.mark.usefixtures("alone")
 def test_rows_that_went_missing_while_rewriting_are_never_committed(
     session: BatchSession, catalog: Catalog, bronze: Bronze, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from lakehouse.maintenance.compaction import compact
 from lakehouse.maintenance.expiry import Expired, expire
 from lakehouse.maintenance.reachable import files_of, named_by
 from lakehouse.settings import LakehouseSettings
-from lakehouse.silver.trades import refine_trades
+from lakehouse.silver.events import refine_trades
 from lakehouse.snapshots import local_path
 from lakehouse.state import committed_offsets
 from tests.lakehouse.conftest import Bronze, CommitFaults
@@ -40,12 +40,11 @@ def trade_ids(table: Table, snapshot_id: int | None = None) -> list[str]:
 
 
 @pytest.fixture
-def compacted(session: BatchSession, catalog: Catalog, bronze: Bronze) -> Table:
-    """Twelve commits, read by silver, compacted; two commits after that."""
-    for _ in range(12):
+def compacted(alone: None, session: BatchSession, catalog: Catalog, bronze: Bronze) -> Table:
+    """Five commits, compacted; two commits after that."""
+    for _ in range(5):
         bronze.trades({})
-    refine_trades(session)
-    assert compact(session, NAME).files_before == 12
+    assert compact(session, NAME, fewest_files=5).files_before == 5
     bronze.trades({})
     bronze.trades({})
     return catalog.load_table(NAME)
@@ -63,32 +62,36 @@ def test_what_only_old_snapshots_needed_is_deleted_and_nothing_else(catalog: Cat
     assert on_disk(compacted) == before
     report = expire(catalog, NAME, keep=2)
     assert report == planned
-    assert (report.snapshots, report.kept, report.data_files) == (13, 2, 12)
+    assert (report.snapshots, report.kept, report.data_files) == (6, 2, 5)
     assert report.data_bytes > 0
     table = catalog.load_table(NAME)
     assert on_disk(table) == needed(table), "neither too much nor too little is left"
     assert trade_ids(table) == rows
-    assert committed_offsets(table) == {"raw.trades": {0: 14}}
+    assert committed_offsets(table) == {"raw.trades": {0: 7}}
     assert expire(catalog, NAME, keep=2) == Expired(NAME, kept=2)
 
 
 def test_files_that_a_query_may_still_read_stay(catalog: Catalog, compacted: Table) -> None:
     report = expire(catalog, NAME, keep=2)
-    assert (report.snapshots, report.kept, report.data_files) == (12, 3, 0)
+    assert (report.snapshots, report.kept, report.data_files) == (5, 3, 0)
     parent = sorted(catalog.load_table(NAME).metadata.snapshots, key=lambda s: s.sequence_number or 0)[0]
-    assert len(trade_ids(compacted, parent.snapshot_id)) == 12
+    assert len(trade_ids(compacted, parent.snapshot_id)) == 5
 
 
 @pytest.mark.usefixtures("readers_are_done")
 def test_a_step_that_lags_far_behind_finds_every_row(
-    session: BatchSession, catalog: Catalog, bronze: Bronze, compacted: Table
+    session: BatchSession, catalog: Catalog, bronze: Bronze
 ) -> None:
-    for _ in range(10):
+    for _ in range(5):
         bronze.trades({})
-    expire(catalog, NAME, keep=1)
+    refine_trades(session)
+    assert compact(session, NAME, fewest_files=5).groups == 1
+    for _ in range(5):
+        bronze.trades({})
+    assert expire(catalog, NAME, keep=1).snapshots == 10
     result = refine_trades(session)
-    assert (result.new, result.duplicates) == (12, 0)
-    assert len(trade_ids(catalog.load_table("silver.trades"))) == 24
+    assert (result.new, result.duplicates) == (5, 0)
+    assert len(trade_ids(catalog.load_table("silver.trades"))) == 10
 
 
 @pytest.mark.usefixtures("readers_are_done")
@@ -102,7 +105,7 @@ def test_a_crash_around_the_commit_costs_no_row(
         expire(catalog, NAME, keep=2)
     table = catalog.load_table(NAME)
     assert before - on_disk(table) <= {local_path(m.metadata_file) for m in compacted.metadata.metadata_log}
-    assert len(table.metadata.snapshots) == (2 if when == "after" else 15)
+    assert len(table.metadata.snapshots) == (2 if when == "after" else 8)
     assert needed(table) <= on_disk(table)
     assert trade_ids(table) == rows
 
@@ -144,8 +147,8 @@ def test_a_commit_that_comes_first_is_honoured(
     expire(catalog, NAME, keep=2)
     table = catalog.load_table(NAME)
     assert needed(table) <= on_disk(table)
-    assert len(trade_ids(table)) == 15
+    assert len(trade_ids(table)) == 8
 
 
 def test_the_setting_says_how_many_stay(settings: LakehouseSettings, catalog: Catalog, compacted: Table) -> None:
-    assert expire(catalog, NAME, keep=settings.snapshots_kept) == Expired(NAME, kept=15)
+    assert expire(catalog, NAME, keep=settings.snapshots_kept) == Expired(NAME, kept=8)

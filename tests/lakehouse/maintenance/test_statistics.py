@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from prometheus_client import REGISTRY
 from pyiceberg.catalog import Catalog
 
@@ -10,7 +11,6 @@ from lakehouse.batch import BatchSession
 from lakehouse.evolution import evolve
 from lakehouse.maintenance.compaction import compact
 from lakehouse.maintenance.statistics import PartitionStatistics, table_statistics
-from lakehouse.silver.trades import refine_trades
 from lakehouse.spec import Column
 from lakehouse.tables import TABLES
 from tests.lakehouse.conftest import MARKET_OPEN, Bronze
@@ -18,11 +18,11 @@ from tests.lakehouse.conftest import MARKET_OPEN, Bronze
 NAME = "bronze.trades"
 
 
+@pytest.mark.usefixtures("alone")
 def test_statistics_say_what_a_table_is_made_of(session: BatchSession, catalog: Catalog, bronze: Bronze) -> None:
     assert table_statistics(catalog, NAME).partitions == {}
     for _ in range(3):
         bronze.trades({"timestamp": MARKET_OPEN - timedelta(days=1)}, {"sequence": None})
-    refine_trades(session)
     compact(session, NAME)
     found = table_statistics(catalog, NAME)
     assert (found.rows, found.files, found.snapshots) == (6, 4, 4)
@@ -40,6 +40,7 @@ def test_statistics_say_what_a_table_is_made_of(session: BatchSession, catalog: 
     assert found.nulls == {"sequence": 3, "_kafka_timestamp": 6, "_received_at": 6}
 
 
+@pytest.mark.usefixtures("alone")
 def test_rows_from_before_a_column_was_added_are_without_it(catalog: Catalog, bronze: Bronze) -> None:
     bronze.trades({}, {})
     spec = TABLES[NAME]
