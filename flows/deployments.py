@@ -1,6 +1,6 @@
 """``python -m flows.deployments``: the batch side as one process.
 
-It creates the tables that are missing and seeds the symbols, waits for Prefect's API, registers the
+It creates the tables that are missing and seeds the dimensions, waits for Prefect's API, registers the
 deployments ``silver`` (every minute) and ``gold`` (after silver), runs their due runs in this process, and
 serves metrics of the tables.
 
@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from httpx import HTTPError
@@ -28,7 +28,7 @@ from prometheus_client import Gauge, start_http_server
 from flows.settings import FlowsSettings, apply_environment
 from flows.table_metrics import TableMetrics
 from lakehouse.batch import BatchSession
-from lakehouse.dimensions.dim_symbol import read_symbols, seed_dim_symbol
+from lakehouse.dimensions.step import seed_dimensions
 from lakehouse.quality.contract import load_soda
 from lakehouse.tables import create_tables
 
@@ -88,12 +88,12 @@ def with_backoff(name: str, attempt: Callable[[], T], stop: threading.Event) -> 
 
 
 def _open_lakehouse() -> BatchSession:
-    """The session that the flows use, with every table there and the symbols seeded."""
+    """The session that the flows use, with every table there and the dimensions seeded."""
     from flows.session import lake_session
 
     session = lake_session()
     create_tables(session.catalog)
-    seed_dim_symbol(session.catalog, read_symbols(), as_of=datetime.now(UTC))
+    seed_dimensions(session)
     return session
 
 

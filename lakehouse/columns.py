@@ -39,6 +39,17 @@ LEVELS = ListType(
     ),
     element_required=True,
 )
+LOTS = ListType(
+    1,
+    StructType(
+        NestedField(
+            2, "quantity", PRICE, required=True, doc="What is left of it; below 0 where it was sold short"
+        ),
+        NestedField(3, "price", PRICE, required=True, doc="Price it was opened at"),
+        NestedField(4, "opened_at", TIME, required=True, doc="Time of the trade that opened it"),
+    ),
+    element_required=True,
+)
 TEXTS = ListType(1, TEXT, element_required=True)
 
 
@@ -54,6 +65,7 @@ EVENT = (
 )
 SYMBOL = Column("symbol", TEXT, "Ticker")
 SIDE = Column("side", TEXT, "Buy or Sell")
+AGENT = Column("agent_id", TEXT, "Agent")
 LEVEL = Column("level", INT, "Circuit breaker: 1, 2 or 3")
 KAFKA_KEY = ("_kafka_topic", "_kafka_partition", "_kafka_offset")
 KAFKA = (
@@ -107,6 +119,14 @@ FLOW = (
     Column("trade_count", LONG, "Number of trades"),
     Column("buy_volume", VOLUME, "Volume of aggressive buys"),
     Column("sell_volume", VOLUME, "Volume of aggressive sells"),
+)
+SIDES = (
+    Column("buy_count", LONG, "Fills as the buyer"),
+    Column("sell_count", LONG, "Fills as the seller"),
+    Column("buy_volume", VOLUME, "Quantity bought"),
+    Column("sell_volume", VOLUME, "Quantity sold"),
+    Column("buy_value", VALUE, "Paid for what was bought, half-even"),
+    Column("sell_value", VALUE, "Received for what was sold, half-even"),
 )
 BREADTH = (
     Column("advancing", LONG, "Symbols that closed above their open"),

@@ -18,22 +18,18 @@ added when the newest of those it replaced was.
 from __future__ import annotations
 
 import importlib.resources
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
 
 import duckdb
 import pyarrow as pa
-from pyiceberg.table import Table
 
-from lakehouse.append import expire_snapshots, transaction
 from lakehouse.batch import BatchSession, compare_and_swap
-from lakehouse.duck import files_sql
+from lakehouse.days import computed_until, day_sql, read_until, replace_days, touched_days
 from lakehouse.quality.gate import require
-from lakehouse.snapshots import SnapshotFiles
-from lakehouse.state import WATERMARK, carried, read_state, watermark_sequence
+from lakehouse.rounding import define_rounding
 from lakehouse.tables import arrow_schema
 
 log = logging.getLogger(__name__)
@@ -42,6 +38,8 @@ SOURCE = "silver.trades"
 DAILY = "gold.daily_trading_summary"
 TABLES = ("gold.minute_bars", DAILY, "gold.market_overview", "gold.sector_daily")
 """In the order they are committed; each later one is computed from the ones before."""
+DAYS_AT_ONCE = 31
+"""Memory holds the bars of so many days, a million with 24 symbols; then they are committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,57 +50,46 @@ class GoldResult:
     """UTC dates computed anew."""
     rows: dict[str, int] | None = None
     """Table → rows written; None when there was nothing to do."""
+    source_snapshot_id: int | None = None
+    """Snapshot of silver.trades that was read."""
 
 
-def publish(session: BatchSession) -> GoldResult:
-    """Bring all gold tables up to date with ``silver.trades``.
+def publish(session: BatchSession, days: Sequence[date] = ()) -> GoldResult:
+    """Bring the daily tables up to date with ``silver.trades``, and compute ``days`` anew, changed or not.
 
     Raises:
         ContractViolationError: the daily summary breaks its data contract; no gold table was changed.
         CommitFailedException: other writers won every race; nothing is lost, run it again.
     """
-    return compare_and_swap("gold", lambda: _publish(session))
+    return compare_and_swap("gold", lambda: _publish(session, days))
 
 
-def _publish(session: BatchSession) -> GoldResult:
+def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
     silver = session.catalog.load_table(SOURCE)
     head = silver.current_snapshot()
     if head is None:
         return GoldResult()
     until = head.sequence_number or 0
     targets = {name: session.catalog.load_table(name) for name in TABLES}
-    read = {name: _read_until(table) for name, table in targets.items()}
+    read = {name: read_until(table) for name, table in targets.items()}
     snapshot = session.manifests.files(SOURCE, silver)
-    days = _touched_days(snapshot, min(read.values()))
+    days = tuple(sorted({*touched_days(snapshot, min(read.values())), *also}))
     if not days:
         return GoldResult()
     now = session.clock()
-    with session.connection.cursor() as cursor:
-        rows = compute(cursor, (_day_sql(snapshot, day) for day in days), now)
-    require(session, DAILY, DAILY, rows[DAILY], now, head.snapshot_id)
-    for name, table in targets.items():
-        if read[name] < until:
-            _replace_days(session, table, rows[name], days, until)
-    result = GoldResult(days, {name: rows[name].num_rows for name in TABLES})
+    behind = [name for name in TABLES if also or read[name] < until]
+    written = dict.fromkeys(TABLES, 0)
+    for first in range(0, len(days), DAYS_AT_ONCE):
+        some = days[first : first + DAYS_AT_ONCE]
+        with session.connection.cursor() as cursor:
+            rows = compute(cursor, (day_sql(snapshot, day) for day in some), now)
+        require(session, DAILY, DAILY, rows[DAILY], now, head.snapshot_id)
+        state = computed_until(until) if some[-1] == days[-1] else {}
+        for name in behind:
+            written[name] += replace_days(session, targets[name], some, [rows[name]], state.copy)
+    result = GoldResult(days, written, head.snapshot_id)
     log.info("gold: %s computed anew, %s", ", ".join(map(str, days)), result.rows)
     return result
-
-
-def _read_until(table: Table) -> int:
-    """Sequence number of the silver commit up to which a gold table is computed; 0 before its first commit."""
-    return watermark_sequence(read_state(table).get(WATERMARK))
-
-
-def _touched_days(snapshot: SnapshotFiles, since: int) -> tuple[date, ...]:
-    days = set()
-    for file in snapshot.files:
-        if file.sequence_number > since:
-            if file.day is None:
-                raise RuntimeError(
-                    f"{file.path} of {SOURCE} has no single day: the table has to be partitioned by day(timestamp)"
-                )
-            days.add(file.day)
-    return tuple(sorted(days))
 
 
 def compute(cursor: duckdb.DuckDBPyConnection, trades: Iterable[str], now: datetime) -> dict[str, pa.Table]:
@@ -115,9 +102,7 @@ def compute(cursor: duckdb.DuckDBPyConnection, trades: Iterable[str], now: datet
             the bars but not the trades.
         now: written to ``_aggregated_at``.
     """
-    for statement in _sql("rounding.sql").split(";"):
-        if statement.strip():
-            cursor.execute(statement)
+    define_rounding(cursor)
     for number, day in enumerate(trades):
         cursor.execute(f"create or replace temp view trades as {day}")
         into = "insert into bars" if number else "create temp table bars as"
@@ -129,22 +114,6 @@ def compute(cursor: duckdb.DuckDBPyConnection, trades: Iterable[str], now: datet
         if name == DAILY:
             cursor.register("daily", rows[name])
     return rows
-
-
-def _day_sql(snapshot: SnapshotFiles, day: date) -> str:
-    start = datetime.combine(day, time(), UTC)
-    return files_sql(snapshot, [f for f in snapshot.files if f.overlaps(start, start + timedelta(days=1))])
-
-
-def _replace_days(session: BatchSession, table: Table, rows: pa.Table, days: Sequence[date], until: int) -> None:
-    state = carried(table, {WATERMARK: json.dumps({"sequence_number": until})})
-    with transaction(table) as commit:
-        if table.current_snapshot() is None:
-            commit.append(rows, snapshot_properties=state)
-        else:
-            of_the_days = ", ".join(f"'{day.isoformat()}'" for day in days)
-            commit.overwrite(rows, overwrite_filter=f"trading_date in ({of_the_days})", snapshot_properties=state)
-    expire_snapshots(table, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
 
 
 def _sql(name: str) -> str:

@@ -1,6 +1,6 @@
 """Rows of bronze that break a rule, kept with the rule they broke.
 
-In: judged rows with ``rule`` and ``reason``. Out: rows of ``silver.rejected_records``, one per Kafka record
+In: judged rows with ``rule`` and ``why``. Out: rows of ``silver.rejected_records``, one per Kafka record
 and rule. On a crash: looking for what is there already and appending is one compare-and-swap, so repeating it
 adds nothing.
 """
@@ -8,61 +8,104 @@ adds nothing.
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+from pyiceberg.table import Table
 
 from lakehouse.append import expire_snapshots, transaction
 from lakehouse.batch import BatchSession, compare_and_swap
+from lakehouse.days import window
 from lakehouse.state import carried
 from lakehouse.tables import arrow_schema
 
 TABLE = "silver.rejected_records"
+BATCH_ROWS = 10_000
+"""Records turned into JSON at once: a faulty source may have all its rows rejected."""
 
 RecordKey = tuple[str, int, int, str]
+_KEY = ("_kafka_topic", "_kafka_partition", "_kafka_offset", "rule")
+
+
+def record_keys(rows: pa.Table) -> set[RecordKey]:
+    """(topic, partition, offset, rule) of rejected rows."""
+    return set(zip(*(rows[name].to_pylist() for name in _KEY), strict=True))
 
 
 def reject(session: BatchSession, source: str, rows: pa.Table, now: datetime) -> int:
     """Keep the rejected ``rows`` of bronze table ``source``; returns how many were not kept before.
 
     Args:
-        rows: columns of ``source``, then ``rule`` and ``reason``.
+        rows: columns of ``source``, then ``rule`` and ``why``: what was wrong.
         now: written to ``_rejected_at``.
     """
-    records = [_record(source, row, now) for row in rows.to_pylist()]
-    return compare_and_swap(TABLE, lambda: _append(session, source, records)) if records else 0
+    if not rows.num_rows:
+        return 0
+    schema = arrow_schema(TABLE)
+    records = pa.concat_tables(
+        pa.Table.from_pylist([_record(source, row, now) for row in batch.to_pylist()], schema=schema)
+        for batch in rows.to_batches(max_chunksize=BATCH_ROWS)
+    )
+    return compare_and_swap(TABLE, lambda: _append(session, source, records))
 
 
-def _append(session: BatchSession, source: str, records: list[dict[str, Any]]) -> int:
+def rejected_on(session: BatchSession, source: str, day: date) -> set[RecordKey]:
+    """Rejected rows of bronze table ``source`` with event times on a UTC day."""
+    return record_keys(_on_day(session.catalog.load_table(TABLE), source, day))
+
+
+def keep_only(session: BatchSession, source: str, day: date, keys: set[RecordKey]) -> None:
+    """Forget the rejected rows of ``source`` on a UTC day but those with ``keys``: the others were found valid."""
+
+    def attempt() -> None:
+        table = session.catalog.load_table(TABLE)
+        rows = _on_day(table, source, day)
+        names = zip(*(rows[name].to_pylist() for name in _KEY), strict=True)
+        kept = rows.filter(pa.array([key in keys for key in names], pa.bool_()))
+        if kept.num_rows < rows.num_rows:
+            with transaction(table) as commit:
+                commit.overwrite(
+                    kept.cast(arrow_schema(TABLE)), _of_day(source, day), snapshot_properties=carried(table)
+                )
+
+    compare_and_swap(TABLE, attempt)
+
+
+def _append(session: BatchSession, source: str, records: pa.Table) -> int:
     table = session.catalog.load_table(TABLE)
-    lowest = min(record["_kafka_offset"] for record in records)
-    kept = {
-        _key(row)
-        for row in table.scan(
+    lowest = min(records["_kafka_offset"].to_pylist())
+    kept = record_keys(
+        table.scan(
             row_filter=f"source_table = '{source}' and _kafka_offset >= {lowest:d}",
-            selected_fields=("_kafka_topic", "_kafka_partition", "_kafka_offset", "rule"),
-        )
-        .to_arrow()
-        .to_pylist()
-    }
-    fresh = [record for record in records if _key(record) not in kept]
-    if fresh:
+            selected_fields=_KEY,
+        ).to_arrow()
+    )
+    keys = zip(*(records[name].to_pylist() for name in _KEY), strict=True)
+    fresh = records.filter(pa.array([key not in kept for key in keys], pa.bool_()))
+    if fresh.num_rows:
         with transaction(table) as commit:
-            commit.append(
-                pa.Table.from_pylist(fresh, schema=arrow_schema(TABLE)), snapshot_properties=carried(table)
-            )
+            commit.append(fresh, snapshot_properties=carried(table))
         expire_snapshots(table, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
-    return len(fresh)
+    return int(fresh.num_rows)
+
+
+def _of_day(source: str, day: date) -> str:
+    start, end = window(day)
+    return f"source_table = '{source}' and timestamp >= '{start.isoformat()}' and timestamp < '{end.isoformat()}'"
+
+
+def _on_day(table: Table, source: str, day: date) -> pa.Table:
+    return table.scan(row_filter=_of_day(source, day)).to_arrow()
 
 
 def _record(source: str, row: dict[str, Any], now: datetime) -> dict[str, Any]:
-    rule, reason = row.pop("rule"), row.pop("reason")
+    rule, why = row.pop("rule"), row.pop("why")
     return {
         "source_table": source,
         "rule": rule,
-        "reason": reason,
+        "reason": why,
         "record": json.dumps(row, default=_as_json, ensure_ascii=False),
         "timestamp": row["timestamp"],
         "_kafka_topic": row["_kafka_topic"],
@@ -70,10 +113,6 @@ def _record(source: str, row: dict[str, Any], now: datetime) -> dict[str, Any]:
         "_kafka_offset": row["_kafka_offset"],
         "_rejected_at": now,
     }
-
-
-def _key(row: dict[str, Any]) -> RecordKey:
-    return row["_kafka_topic"], row["_kafka_partition"], row["_kafka_offset"], row["rule"]
 
 
 def _as_json(value: object) -> str:

@@ -36,7 +36,7 @@ from lakehouse.maintenance.orphans import remove_orphans
 from lakehouse.maintenance.statistics import table_statistics
 from lakehouse.query import Hints, Lake
 from lakehouse.settings import LakehouseSettings
-from lakehouse.silver.trades import refine_trades
+from lakehouse.silver.events import refine_trades
 from lakehouse.snapshots import local_path
 from lakehouse.tables import arrow_schema, create_tables
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -82,6 +83,16 @@ class Bronze:
             "bronze.orderbook_snapshots", topic, [self._book(i, b) for i, b in self._numbered(topic, books)]
         )
 
+    def quotes(self, *quotes: dict[str, Any]) -> None:
+        """Append quotes; fields that are not given are filled in."""
+        topic = "raw.quotes"
+        self._append("bronze.quotes", topic, [self._quote(i, q) for i, q in self._numbered(topic, quotes)])
+
+    def orders(self, *orders: dict[str, Any]) -> None:
+        """Append orders; fields that are not given are filled in."""
+        topic = "raw.orders"
+        self._append("bronze.orders", topic, [self._order(i, o) for i, o in self._numbered(topic, orders)])
+
     def _numbered(self, topic: str, rows: tuple[dict[str, Any], ...]) -> list[tuple[int, dict[str, Any]]]:
         return list(enumerate(rows, self.next_offset.get(topic, 0)))
 
@@ -115,6 +126,35 @@ class Bronze:
         } | given
 
     @staticmethod
+    def _quote(number: int, given: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "event_id": f"quote-{number}",
+            "timestamp": MARKET_OPEN,
+            "sequence": number,
+            "symbol": "AAPL",
+            "best_bid": Decimal("185.24"),
+            "best_bid_size": Decimal(300),
+            "best_ask": Decimal("185.26"),
+            "best_ask_size": Decimal(200),
+        } | given
+
+    @staticmethod
+    def _order(number: int, given: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "event_type": "OrderPlaced",
+            "event_id": f"order-event-{number}",
+            "timestamp": MARKET_OPEN,
+            "sequence": number,
+            "order_id": f"order-{number}",
+            "symbol": "AAPL",
+            "side": "Buy",
+            "order_type": "Limit",
+            "price": Decimal("185.25"),
+            "quantity": Decimal(100),
+            "agent_id": "retail-0001",
+        } | given
+
+    @staticmethod
     def _book(number: int, given: dict[str, Any]) -> dict[str, Any]:
         book = {
             "event_id": f"book-{number}",
@@ -141,10 +181,16 @@ class CommitFaults:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._commit = SqlCatalog.commit_table
         self._planned: list[tuple[str, str]] = []
+        self._spared: Counter[str] = Counter()
         monkeypatch.setattr(SqlCatalog, "commit_table", self._faulty_commit())
 
     def at_next_commit(self, table: str, when: Literal["before", "after"]) -> None:
+        self.at_commit(table, when, 1)
+
+    def at_commit(self, table: str, when: Literal["before", "after"], number: int) -> None:
+        """The table's commits before the ``number``-th from now on succeed."""
         self._planned.append((table, when))
+        self._spared[table] = number - 1
 
     def forget(self) -> None:
         """Plan nothing more."""
@@ -154,7 +200,8 @@ class CommitFaults:
         def commit_table(catalog: SqlCatalog, table: Table, *changes: Any) -> Any:
             name = ".".join(table.name())
             when = next((w for t, w in self._planned if t == name), None)
-            if when is None:
+            if when is None or self._spared[name] > 0:
+                self._spared[name] -= 1
                 return self._commit(catalog, table, *changes)
             self._planned.remove((name, when))
             if when == "after":

@@ -14,7 +14,7 @@ from pyiceberg.catalog import Catalog
 from lakehouse.__main__ import main
 from lakehouse.batch import BatchSession
 from lakehouse.settings import LakehouseSettings
-from lakehouse.silver.trades import refine_trades
+from lakehouse.silver.events import refine_trades
 from lakehouse.tables import TABLES
 from tests.lakehouse.conftest import MARKET_OPEN, Bronze
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -11,9 +12,12 @@ import pyarrow as pa
 import pytest
 
 from lakehouse.batch import BatchSession
+from lakehouse.duck import snapshot_sql
 from lakehouse.gold.step import TABLES, publish
+from lakehouse.gold.traders import PERFORMANCE, POSITIONS, publish_traders
 from lakehouse.quality.gate import ContractViolationError
-from lakehouse.silver.trades import refine_trades
+from lakehouse.silver.events import refine_trades
+from lakehouse.snapshots import snapshot_at
 from lakehouse.tables import arrow_schema
 
 MONDAY = datetime(2026, 3, 9, 12, tzinfo=UTC)
@@ -68,6 +72,43 @@ def test_a_late_trade_of_a_past_day_changes_that_day_only(session: BatchSession,
         MONDAY.date(): 2,
         TUESDAY.date(): 1,
     }
+
+
+def test_what_was_known_before_a_late_trade_can_still_be_read(session: BatchSession, bronze: Any) -> None:
+    bronze.trades({"timestamp": MONDAY, "price": Decimal(10)})
+    refine_trades(session)
+    publish(session)
+    name = "gold.daily_trading_summary"
+    table = session.catalog.load_table(name)
+    known = session.catalog.load_table(name).scan().to_arrow().to_pylist()
+    then = datetime.fromtimestamp(table.metadata.snapshots[-1].timestamp_ms / 1000, UTC)
+    bronze.trades({"timestamp": MONDAY - timedelta(hours=1), "price": Decimal(8)})
+    refine_trades(session)
+    publish(session)
+    assert days(session)[MONDAY.date()]["open_price"] == Decimal(8)
+    table = session.catalog.load_table(name)
+    snapshot = session.manifests.files_of(name, table, snapshot_at(name, table, then))
+    seen = session.connection.execute(snapshot_sql(snapshot, snapshot.files)).to_arrow_table()
+    assert seen.cast(arrow_schema(name)).to_pylist() == known
+
+
+def test_two_runs_at_once_are_as_good_as_one(session: BatchSession, bronze: Any) -> None:
+    bronze.trades({"timestamp": MONDAY, "price": Decimal(10)}, {"timestamp": TUESDAY, "price": Decimal(20)})
+
+    def run(_: int) -> None:
+        refine_trades(session)
+        publish(session)
+        publish_traders(session)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(run, range(2)))
+    tables = ("silver.trades", *TABLES, PERFORMANCE, POSITIONS)
+    before = {name: content(session, name) for name in tables}
+    assert [len(before[name]) for name in tables] == [2, 2, 2, 2, 2, 4, 4]
+    everything = [MONDAY.date(), TUESDAY.date()]
+    publish(session, everything)
+    publish_traders(session, everything)
+    assert {name: content(session, name) for name in tables} == before
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

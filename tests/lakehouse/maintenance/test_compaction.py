@@ -23,10 +23,11 @@ from lakehouse.batch import BatchSession
 from lakehouse.duck import files_sql
 from lakehouse.evolution import evolve
 from lakehouse.gold.step import publish
+from lakehouse.gold.traders import publish_traders
 from lakehouse.maintenance import compaction
 from lakehouse.maintenance.compaction import Compacted, compact, is_sorted, live_entries, worth_joining
-from lakehouse.silver.orderbook import refine_orderbook
-from lakehouse.silver.trades import refine_trades
+from lakehouse.silver.activity import refine_activity
+from lakehouse.silver.events import refine_orderbook, refine_trades
 from lakehouse.snapshots import local_path
 from lakehouse.spec import Column
 from lakehouse.state import committed_offsets
@@ -245,8 +246,10 @@ def test_compaction_of_silver_touches_no_day_of_gold(
     refine_trades(session)
     assert compact(session, "silver.trades") == Compacted("silver.trades"), "gold has read nothing yet"
     assert publish(session).days == (YESTERDAY.date(), MARKET_OPEN.date())
+    refine_activity(session)
+    publish_traders(session)
     assert compact(session, "silver.trades").files_before == 3
-    assert publish(session).days == ()
+    assert publish(session).days == refine_activity(session).days == publish_traders(session).days == ()
 
 
 # --- beside writers

@@ -16,7 +16,7 @@ from lakehouse.maintenance.compaction import compact
 from lakehouse.maintenance.expiry import Expired, expire
 from lakehouse.maintenance.reachable import files_of, named_by
 from lakehouse.settings import LakehouseSettings
-from lakehouse.silver.trades import refine_trades
+from lakehouse.silver.events import refine_trades
 from lakehouse.snapshots import local_path
 from lakehouse.state import committed_offsets
 from tests.lakehouse.conftest import Bronze, CommitFaults

@@ -19,8 +19,8 @@ from lakehouse.maintenance import compaction
 from lakehouse.maintenance.compaction import compact
 from lakehouse.maintenance.expiry import expire
 from lakehouse.maintenance.orphans import remove_orphans
+from lakehouse.silver.events import TRADES
 from lakehouse.silver.step import refine
-from lakehouse.silver.trades import TRADES
 from tests.lakehouse.conftest import MARKET_OPEN, Bronze, CommitFaults
 from tests.lakehouse.maintenance.test_expiry import needed, on_disk
 

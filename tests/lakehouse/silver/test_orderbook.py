@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lakehouse.batch import BatchSession
-from lakehouse.silver.orderbook import refine_orderbook
+from lakehouse.silver.events import refine_orderbook
 
 BIDS = [("99.98", "300"), ("99.97", "0.5")]
 ASKS = [("100.01", "200"), ("100.05", "50"), ("101", "1")]

@@ -7,18 +7,20 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lakehouse.batch import BatchSession
-from lakehouse.dimensions.dim_symbol import SymbolInfo, seed_dim_symbol
+from lakehouse.dimensions.dim_symbol import SymbolInfo, read_symbols, seed_dim_symbol
 from lakehouse.quality.gate import ContractViolationError
-from lakehouse.silver.step import refine
-from lakehouse.silver.trades import TRADES, refine_trades
+from lakehouse.silver.events import TRADES, refine_trades
+from lakehouse.silver.step import refine, totals
 
 MIDNIGHT = datetime(2026, 3, 13, tzinfo=UTC)
 NOON = MIDNIGHT + timedelta(hours=12)
+LATE = MIDNIGHT + timedelta(days=3)
 
 
 def rows(session: BatchSession, table: str) -> list[dict[str, Any]]:
@@ -56,6 +58,56 @@ def test_a_trade_gets_the_company_of_its_own_time(session: BatchSession, bronze:
     refine_trades(session)
     names = {row["trade_id"]: row["company_name"] for row in rows(session, "silver.trades")}
     assert names == {"trade-0": "Apple Inc.", "trade-1": "Apple Renamed"}
+
+
+def test_an_unknown_symbol_gets_its_company_once_the_dimension_knows_it(
+    session: BatchSession, bronze: Any
+) -> None:
+    bronze.trades(
+        {"symbol": "NEW", "timestamp": NOON - timedelta(days=1)}, {"symbol": "NEW"}, {}, {"symbol": "OTHER"}
+    )
+    assert refine_trades(session).unknown == 3
+    known = session.catalog.load_table("silver.trades").metadata.current_snapshot_id
+    seed_dim_symbol(session.catalog, [*read_symbols(), SymbolInfo("NEW", "New Inc.", "Energy", "mid")], as_of=NOON)
+    result = refine_trades(session)
+    assert result.reenriched == ((NOON - timedelta(days=1)).date(), NOON.date())
+    companies = Counter((row["symbol"], row["company_name"]) for row in rows(session, "silver.trades"))
+    assert companies == {("NEW", "New Inc."): 2, ("AAPL", "Apple Inc."): 1, ("OTHER", None): 1}
+    head = session.catalog.load_table("silver.trades").metadata.current_snapshot_id
+    assert refine_trades(session).reenriched == ()
+    assert session.catalog.load_table("silver.trades").metadata.current_snapshot_id == head
+    before = session.catalog.load_table("silver.trades").scan(snapshot_id=known).to_arrow()
+    assert before["company_name"].null_count == 3
+
+
+def test_a_change_told_late_corrects_the_trades_since(session: BatchSession, bronze: Any) -> None:
+    bronze.trades({"timestamp": MIDNIGHT}, {"timestamp": NOON}, {"timestamp": NOON - timedelta(days=1)})
+    refine_trades(session)
+    told = [*read_symbols(), SymbolInfo("AAPL", "Apple Renamed", "Technology", "large", NOON.isoformat())]
+    seed_dim_symbol(
+        session.catalog, [info for info in told if info.symbol != "AAPL" or info.valid_from], as_of=LATE
+    )
+    assert refine_trades(session).reenriched == (NOON.date(),)
+    names = {row["trade_id"]: row["company_name"] for row in rows(session, "silver.trades")}
+    assert names == {"trade-0": "Apple Inc.", "trade-1": "Apple Renamed", "trade-2": "Apple Inc."}
+
+
+def test_everything_that_arrived_is_accounted_for(session: BatchSession, bronze: Any) -> None:
+    bronze.trades({"trade_id": "a"}, {"trade_id": "a"}, {"price": Decimal(0)}, {})
+    refine_trades(session)
+    bronze.trades({"trade_id": "a"}, {}, {"trade_id": "a", "price": Decimal(7)})
+    refine_trades(session)
+    silver = session.catalog.load_table("silver.trades")
+    sums = totals(silver)
+    assert (sums.arrived, sums.new, sums.duplicates, sums.rejected) == (7, 3, 2, 2)
+    assert sums.arrived == len(rows(session, "bronze.trades"))
+    assert sums.new == len(rows(session, "silver.trades"))
+    assert sums.rejected == len(rows(session, "silver.rejected_records"))
+    head = silver.current_snapshot()
+    assert head is not None
+    assert head.summary is not None
+    counts = {name: head.summary[f"tickhouse.{name}"] for name in ("arrived", "new", "duplicates", "rejected")}
+    assert counts == {"arrived": "3", "new": "1", "duplicates": "1", "rejected": "1"}
 
 
 def test_running_again_changes_nothing(session: BatchSession, bronze: Any) -> None:
@@ -96,6 +148,29 @@ def test_an_id_that_comes_again_with_other_content_is_rejected(session: BatchSes
         (1, "trade_id_unique"),
         (2, "trade_id_unique"),
     }
+
+
+def test_an_id_that_comes_again_on_another_day_is_rejected(session: BatchSession, bronze: Any) -> None:
+    bronze.trades({"trade_id": "a"}, {"trade_id": "b", "timestamp": NOON - timedelta(days=9)})
+    refine_trades(session)
+    bronze.trades({"trade_id": "a", "timestamp": NOON - timedelta(days=9)}, {"trade_id": "b", "timestamp": NOON})
+    result = refine_trades(session)
+    assert (result.new, result.rejected) == (0, 2)
+    assert ids(session) == {"a": 1, "b": 1}
+
+
+def test_only_files_that_may_hold_an_arrived_id_are_opened(session: BatchSession, bronze: Any) -> None:
+    """Silver files with other ids are gone from the disk: a step that opened one of them would fail."""
+    for number in range(3):
+        bronze.trades(*({"trade_id": f"t-{number}{n}"} for n in range(3)))
+        refine_trades(session)
+    silver = session.catalog.load_table("silver.trades")
+    for file in session.manifests.files("silver.trades", silver).files:
+        if file.first_key != "t-10":
+            Path(file.path).unlink()
+    bronze.trades({"trade_id": "t-11"}, {"trade_id": "t-40", "timestamp": NOON + timedelta(hours=5)})
+    result = refine_trades(session)
+    assert (result.new, result.duplicates) == (1, 1)
 
 
 @pytest.mark.parametrize(

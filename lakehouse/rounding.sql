@@ -4,9 +4,12 @@
 create or replace temp macro units_16(x) as
     cast(trunc(x) as hugeint) * 10000000000000000 + cast((x - trunc(x)) * 10000000000000000 as hugeint);
 
--- n / d, both integers above or equal to 0.
+-- n / d, both integers, d above 0.
 create or replace temp macro divide_half_even(n, d) as
-    n // d + case when 2 * (n % d) > d or (2 * (n % d) = d and (n // d) % 2 = 1) then 1 else 0 end;
+    sign(n) * (
+        abs(n) // d
+        + case when 2 * (abs(n) % d) > d or (2 * (abs(n) % d) = d and (abs(n) // d) % 2 = 1) then 1 else 0 end
+    );
 
 -- A count of 1e-8 as a decimal with 8 places.
 create or replace temp macro from_units_8(n) as
@@ -22,3 +25,6 @@ create or replace temp macro vwap_8(value_exact, volume) as
         from_units_8(divide_half_even(units_16(value_exact), cast(volume * 100000000 as hugeint)))
         as decimal(18, 8)
     );
+
+-- A volume in units of 1e-8.
+create or replace temp macro units_8(x) as cast(x * 100000000 as hugeint);

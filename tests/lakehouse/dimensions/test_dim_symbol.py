@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from pyiceberg.catalog import Catalog
 
 from lakehouse.dimensions.dim_symbol import (
-    EPOCH,
     NAME,
     SymbolInfo,
     current_symbols,
     read_symbols,
     seed_dim_symbol,
 )
+from lakehouse.dimensions.scd2 import EPOCH
 from lakehouse.query import Lake
 from lakehouse.settings import LakehouseSettings
 
@@ -90,16 +89,21 @@ def test_a_change_before_the_version_it_would_close_is_refused(catalog: Catalog)
     assert current_symbols(catalog) == {"META": META_RENAMED}
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("symbol,company_name,sector\nA,B,C\n", "no column market_cap_category"),
-        ("symbol,company_name,sector,market_cap_category\nA,B,,large\n", "line 2: sector is empty"),
-        ("symbol,company_name,sector,market_cap_category\nA,B,C,large\nA,B,C,mid\n", "line 3: A stands twice"),
-    ],
-)
-def test_faulty_reference_data_is_an_error_that_names_the_line(tmp_path: Path, text: str, said: str) -> None:
-    path = tmp_path / "symbols.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=said):
-        read_symbols(path)
+def test_a_history_may_be_told_late_and_in_pieces(catalog: Catalog, lake: Lake) -> None:
+    noon, evening = TUESDAY.replace(hour=12), TUESDAY.replace(hour=18)
+    seed_dim_symbol(catalog, [META], as_of=MONDAY)
+    told = [
+        META_RENAMED,
+        SymbolInfo("META", "Meta by noon", "Technology", "large", noon.isoformat()),
+        SymbolInfo("META", "Meta by evening", "Technology", "large", evening.isoformat()),
+    ]
+    wednesday = datetime(2026, 3, 4, tzinfo=UTC)
+    assert seed_dim_symbol(catalog, told, as_of=wednesday)
+    assert not seed_dim_symbol(catalog, told, as_of=datetime(2026, 3, 5, tzinfo=UTC))
+    rows = lake.rows(f"select company_name, valid_from, valid_to from {NAME} order by valid_from")
+    assert [tuple(row.values()) for row in rows] == [
+        ("Facebook", EPOCH, noon),
+        ("Meta by noon", noon, evening),
+        ("Meta by evening", evening, wednesday),
+        ("Meta Platforms Inc.", wednesday, None),
+    ]

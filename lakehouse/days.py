@@ -1,0 +1,120 @@
+"""Whole UTC days of a table: which of them changed, what files they are in, and replacing them.
+
+In: a table partitioned by day, and rows. Out: one commit that replaces whole days. On a crash: the commit is
+there or it is not; computing a day again gives the same rows.
+
+Which days changed is read off the data files that were added since, so that no expiry of snapshots can lose one; a
+compacted file counts as added when the newest of those it replaced was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+
+import pyarrow as pa
+from pyiceberg.table import Table
+
+from lakehouse.append import expire_snapshots, transaction
+from lakehouse.batch import BatchSession
+from lakehouse.duck import files_sql
+from lakehouse.snapshots import DataFileEntry, SnapshotFiles
+from lakehouse.state import WATERMARK, carried, read_state, watermark_sequence
+from lakehouse.tables import TABLES
+
+
+def window(day: date) -> tuple[datetime, datetime]:
+    """First moment of the day, and of the next."""
+    start = datetime.combine(day, time(), UTC)
+    return start, start + timedelta(days=1)
+
+
+def day_files(snapshot: SnapshotFiles, day: date) -> tuple[DataFileEntry, ...]:
+    """Files with rows of the day."""
+    return tuple(file for file in snapshot.files if file.overlaps(*window(day)))
+
+
+def day_sql(snapshot: SnapshotFiles, day: date) -> str:
+    """Select statement over the rows of the day."""
+    return files_sql(snapshot, day_files(snapshot, day))
+
+
+def touched_days(snapshot: SnapshotFiles, since: int) -> tuple[date, ...]:
+    """Days with files committed after sequence number ``since``, in their order.
+
+    Raises:
+        RuntimeError: a file holds rows of several days, so the table is not partitioned by day.
+    """
+    return _days_of(snapshot, (file for file in snapshot.files if file.sequence_number > since))
+
+
+def all_days(snapshot: SnapshotFiles) -> tuple[date, ...]:
+    """Days with rows, in their order. Raises: as :func:`touched_days`."""
+    return _days_of(snapshot, snapshot.files)
+
+
+def _days_of(snapshot: SnapshotFiles, files: Iterable[DataFileEntry]) -> tuple[date, ...]:
+    days = set()
+    for file in files:
+        if file.day is None:
+            raise RuntimeError(
+                f"{file.path} of {snapshot.name} has no single day: the table has to be partitioned by day"
+            )
+        days.add(file.day)
+    return tuple(sorted(days))
+
+
+def read_until(table: Table) -> int:
+    """Sequence number of the source's commit up to which a table is computed; 0 before its first commit."""
+    return watermark_sequence(read_state(table).get(WATERMARK))
+
+
+def computed_until(sequence_number: int) -> dict[str, str]:
+    """State for a commit, to be read back by :func:`read_until`."""
+    return {WATERMARK: json.dumps({"sequence_number": sequence_number})}
+
+
+def replace_days(
+    session: BatchSession,
+    table: Table,
+    days: Iterable[date],
+    rows: Iterable[pa.Table],
+    state: Callable[[], Mapping[str, str]],
+) -> int:
+    """Replace the rows of ``days`` by ``rows``, which come in parts so that memory need not hold them all.
+
+    Args:
+        days: may hold days that the table has no rows of.
+        rows: rows of these days alone; each part is let go before the next is asked for.
+        state: changes to the state that the table's snapshots carry; asked for anew with every part.
+
+    Returns: the number of rows written.
+
+    Raises:
+        CommitFailedException: another writer was faster; nothing was changed.
+    """
+    name = ".".join(table.name()[-2:])
+    written = 0
+    with transaction(table) as commit:
+        for expression in _present(session, name, table, days):
+            commit.delete(expression, snapshot_properties=carried(table))
+        for part in rows:
+            commit.append(part, snapshot_properties=carried(table, state()))
+            written += part.num_rows
+    expire_snapshots(table, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
+    return written
+
+
+def _present(session: BatchSession, name: str, table: Table, days: Iterable[date]) -> list[str]:
+    """Conditions that hold for the rows of the days that are there: one per table of dates, else one per day."""
+    snapshot = session.manifests.files(name, table)
+    there = [day for day in days if day_files(snapshot, day)]
+    column = TABLES[name].partition_by
+    if column == "trading_date":
+        dates = ", ".join(f"'{day}'" for day in there)
+        return [f"{column} in ({dates})"] if there else []
+    return [
+        f"{column} >= '{start.isoformat()}' and {column} < '{end.isoformat()}'"
+        for start, end in map(window, there)
+    ]

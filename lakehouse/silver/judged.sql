@@ -1,0 +1,48 @@
+-- A verdict for every row that arrived and is not plainly new: duplicate, rejected, or new after all.
+--
+-- In:  ruled (id, key, content, broken, and where in Kafka), a row for each that arrived; broken is the rule it
+--      breaks and why, else null. known (key, content): silver's rows with an arrived key. $key: name of the key.
+-- Out: judged (id, verdict, rule, why).
+--
+-- A redelivered message repeats the row word for word and is dropped. A key that comes again with other content is a
+-- fault of the source: the first one stays, the other is rejected. First is what was written to bronze first.
+create or replace temp table judged as
+with repeated as (
+    select key from ruled group by key having count(*) > 1
+    union all
+    select key from known
+),
+copies as (
+    select
+        ruled.*,
+        known.content as known_content,
+        row_number() over same_key as copy_number,
+        first_value(ruled.content) over same_key as first_content
+    from ruled
+    left join known using (key)
+    where broken is not null or key in (select key from repeated)
+    window same_key as (
+        partition by key, broken is null
+        order by _ingested_at, _kafka_topic, _kafka_partition, _kafka_offset
+    )
+),
+verdicts as (
+    select
+        id,
+        key,
+        broken,
+        case
+            when broken is not null then 'rejected'
+            when known_content is not null then if(content = known_content, 'duplicate', 'rejected')
+            when copy_number = 1 then 'new'
+            else if(content = first_content, 'duplicate', 'rejected')
+        end as verdict
+    from copies
+)
+select
+    id,
+    verdict,
+    coalesce(broken.rule, $key || '_unique') as rule,
+    coalesce(broken.reason, $key || ' ' || key || ' already belongs to another row') as why
+from verdicts
+where verdict <> 'new'
