@@ -70,7 +70,7 @@ def gold(home: Path) -> Run:
 def decode(home: Path) -> Run:
     lake = session(home)
     snapshot = lake.manifests.files(SOURCE, lake.catalog.load_table(SOURCE))
-    counted = ", ".join(f"count({name})" for name in COLUMNS)
+    counted = ", ".join(f"bit_xor(hash({name}))" for name in COLUMNS)  # a count needs no decoding
 
     def work() -> int:
         for day in all_days(snapshot):
