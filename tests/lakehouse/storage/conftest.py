@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,30 +97,27 @@ def postgres_binary(name: str) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """Catalog address of a private Postgres, on a socket in its own directory."""
     initdb, server = postgres_binary("initdb"), postgres_binary("postgres")
     if initdb is None or server is None:
         pytest.skip("Postgres is not installed (Debian: apt install postgresql)")
-    home = tmp_path_factory.mktemp("postgres")
-    # It refuses to run as root: then it runs as the user that such systems have for nothing else.
-    other: dict[str, int] = {}
-    if os.getuid() == 0:
-        shutil.chown(home, "nobody")
-        home.chmod(0o700)
-        for parent in home.parents:
-            if parent.owner() == "root" and parent.is_relative_to(tmp_path_factory.getbasetemp().parent):
-                parent.chmod(parent.stat().st_mode | 0o111)
-        other = {"user": 65534, "group": 65534}
-    data = home / "data"
-    made = [initdb, "-D", str(data), "-U", "tickhouse", "--auth=trust", "--no-sync", "-E", "UTF8"]
-    subprocess.run(made, check=True, capture_output=True, cwd=home, **other)  # type: ignore[call-overload]
-    log = (home / "log").open("wb")
-    run = [server, "-D", str(data), "-c", "listen_addresses=", "-k", str(home), "-c", "fsync=off"]
-    process = subprocess.Popen(run, stdout=log, stderr=log, cwd=home, **other)  # type: ignore[call-overload]
-    try:
-        eventually((home / ".s.PGSQL.5432").exists, "Postgres listens")
-        yield f"postgresql+psycopg2://tickhouse@/postgres?host={home}"
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
+    with tempfile.TemporaryDirectory(prefix="tickhouse-postgres-") as directory:
+        home = Path(directory)
+        # It refuses to run as root: then it runs as the user that such systems have for nothing else.
+        other: dict[str, int] = {}
+        if os.getuid() == 0:
+            shutil.chown(home, "nobody")
+            other = {"user": 65534, "group": 65534}
+        data = home / "data"
+        made = [initdb, "-D", str(data), "-U", "tickhouse", "--auth=trust", "--no-sync", "-E", "UTF8"]
+        subprocess.run(made, check=True, capture_output=True, cwd=home, **other)  # type: ignore[call-overload]
+        log = (home / "log").open("wb")
+        run = [server, "-D", str(data), "-c", "listen_addresses=", "-k", str(home), "-c", "fsync=off"]
+        process = subprocess.Popen(run, stdout=log, stderr=log, cwd=home, **other)  # type: ignore[call-overload]
+        try:
+            eventually((home / ".s.PGSQL.5432").exists, "Postgres listens")
+            yield f"postgresql+psycopg2://tickhouse@/postgres?host={home}"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)

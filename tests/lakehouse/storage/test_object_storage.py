@@ -25,7 +25,7 @@ from lakehouse.duck import connect
 from lakehouse.gold.step import publish
 from lakehouse.query import Lake, create_views
 from lakehouse.settings import LakehouseSettings
-from lakehouse.silver.trades import refine_trades
+from lakehouse.silver.events import refine_trades
 from lakehouse.snapshots import EPOCH
 from lakehouse.state import committed_offsets
 from lakehouse.tables import arrow_schema, create_tables
