@@ -54,6 +54,16 @@ sql *args: _sync
 lake *args: _sync
     @uv run --no-sync python -m deploy.local run lakehouse "$@"
 
+# Every flow of the batch side: tables in and out, schedule, last run, next run
+[group('run')]
+flows: _sync
+    @uv run --no-sync python -m flows
+
+# Compute past days anew; goes on where it was: backfill 2026-03-01..2026-03-31 [--tables silver.trades …] [--workers N]
+[group('run')]
+backfill days *args: _sync
+    @uv run --no-sync python -m flows.backfill "$@"
+
 # Drain and stop everything; nothing is lost
 [group('run')]
 down *args: _sync
@@ -110,9 +120,10 @@ bench name *args: _sync
 realism *args: _sync
     @uv run --no-sync python -m tests.benchmarks.realism "$@"
 
-# Write what is generated from the code: .env.example, Prometheus' configuration, Grafana's dashboard
+# Write what is generated from the code: .env.example, prefect.yaml, Prometheus' and Grafana's configuration
 [group('develop')]
 generate: _sync
     uv run --no-sync python -m deploy.env_example > .env.example
+    uv run --no-sync python -m flows.declared > deploy/prefect/prefect.yaml
     uv run --no-sync python -m deploy.local.prometheus
     uv run --no-sync python -m deploy.grafana.pipeline_overview

@@ -1,11 +1,11 @@
 """``python -m flows.deployments``: the batch side as one process.
 
-It creates the tables that are missing and seeds the dimensions, waits for Prefect's API, registers the
-deployments ``silver`` (every minute) and ``gold`` (after silver), runs their due runs in this process, and
-serves metrics of the tables.
+It creates the tables that are missing and seeds the dimensions, waits for Prefect's API, registers every flow of
+:mod:`flows.declared`, runs their due runs in this process, follows the tables' heads for metrics, and asks for the
+runs that their state calls for (:mod:`flows.triggers`).
 
-A deployment runs once at a time; a run that comes due meanwhile is cancelled, so that a slow minute does not
-pile up.
+A deployment runs once at a time; of a micro-batch, a run that comes due meanwhile is cancelled, so that a slow
+minute does not pile up.
 
 On a crash: start it again. Runs it left behind are closed, and the flows go on where the tables' last commits
 stand. On SIGTERM or SIGINT it takes no new run, lets a running one finish, and ends.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import signal
 import sys
 import threading
@@ -34,12 +35,14 @@ from lakehouse.tables import create_tables
 
 if TYPE_CHECKING:
     from flows.registration import Registered
+    from flows.triggers import Triggers
     from flows.worker import InProcessWorker
 
 log = logging.getLogger("flows")
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 10.0
+CANCEL_POLL_S = 2.0
 ABANDONED_GRACE = timedelta(seconds=30)
 """A run in nobody's hands for so long is closed, and its deployment free again."""
 
@@ -62,10 +65,11 @@ def main() -> int:
     session = with_backoff("lakehouse", _open_lakehouse, stop)
     if session is None:
         return 0
-    poller = threading.Thread(target=_poll_tables, args=(session, settings, stop), name="table-metrics")
+    triggers: queue.SimpleQueue[Triggers] = queue.SimpleQueue()
+    poller = threading.Thread(target=_poll_tables, args=(session, settings, triggers, stop), name="table-metrics")
     poller.start()
     try:
-        asyncio.run(_serve(settings, ready, stop))
+        asyncio.run(_serve(settings, ready, triggers, stop))
     finally:
         stop.set()
         poller.join()
@@ -97,20 +101,32 @@ def _open_lakehouse() -> BatchSession:
     return session
 
 
-def _poll_tables(session: BatchSession, settings: FlowsSettings, stop: threading.Event) -> None:
+def _poll_tables(
+    session: BatchSession, settings: FlowsSettings, registered: queue.SimpleQueue[Triggers], stop: threading.Event
+) -> None:
+    """Follow the heads; once the deployments are registered, ask for the runs that they call for."""
     metrics = TableMetrics(session.catalog)
+    triggers: Triggers | None = None
     while not stop.is_set():
         try:
             metrics.poll()
+            triggers = registered.get_nowait() if triggers is None and not registered.empty() else triggers
+            if triggers is not None:
+                triggers.look(metrics.heads, session.clock().timestamp())
+        except HTTPError as error:
+            log.warning("Prefect is away, triggers are looked at again in a moment: %s", error)
         except Exception as error:  # noqa: BLE001 - the catalog may be away; the gauges then stand still
             log.warning("table metrics not read: %s: %s", type(error).__name__, error)
         stop.wait(settings.table_poll_seconds)
 
 
-async def _serve(settings: FlowsSettings, ready: Gauge, stop: threading.Event) -> None:
+async def _serve(
+    settings: FlowsSettings, ready: Gauge, triggers: queue.SimpleQueue[Triggers], stop: threading.Event
+) -> None:
     """Register the deployments and work until ``stop`` is set."""
     # Imported here: Prefect reads its environment when it is imported, and takes seconds to.
     from flows.registration import register
+    from flows.triggers import Triggers
     from flows.worker import InProcessWorker
 
     pause = FIRST_WAIT_S
@@ -123,14 +139,18 @@ async def _serve(settings: FlowsSettings, ready: Gauge, stop: threading.Event) -
         if await asyncio.to_thread(stop.wait, pause):
             return
         pause = min(LONGEST_WAIT_S, pause * 2)
+    triggers.put(Triggers(registered.deployments, settings))
     worker = InProcessWorker(settings.work_pool, registered.flows, name="tickhouse", prefetch_seconds=1)
     tasks = {
         asyncio.create_task(worker.start(printer=log.info)),
+        asyncio.create_task(_cancel_wanted(worker)),
         asyncio.create_task(_close_abandoned(worker, registered)),
         asyncio.create_task(asyncio.to_thread(stop.wait)),
     }
     ready.set(1)
-    log.info("silver runs at %r, gold after it; %s", settings.silver_cron, settings.api_url)
+    log.info(
+        "%d flows registered, silver at %r; %s", len(registered.flows), settings.silver_cron, settings.api_url
+    )
     ended, going_on = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     ready.set(0)
     stop.set()
@@ -139,6 +159,16 @@ async def _serve(settings: FlowsSettings, ready: Gauge, stop: threading.Event) -
     await asyncio.gather(*going_on, return_exceptions=True)
     for task in ended:
         task.result()  # raises what ended it before its time: the supervisor starts the process again
+
+
+async def _cancel_wanted(worker: InProcessWorker) -> None:
+    """Asks Prefect only while a run is going on."""
+    while True:
+        await asyncio.sleep(CANCEL_POLL_S)
+        try:
+            await worker.cancel_wanted()
+        except HTTPError as error:
+            log.warning("cancelled runs not looked for: %s", error)
 
 
 async def _close_abandoned(worker: InProcessWorker, registered: Registered) -> None:
@@ -150,7 +180,9 @@ async def _close_abandoned(worker: InProcessWorker, registered: Registered) -> N
         await asyncio.sleep(ABANDONED_GRACE.total_seconds())
         try:
             async with get_client() as client:
-                await close_abandoned_runs(client, registered.deployments, worker.going_on, ABANDONED_GRACE)
+                await close_abandoned_runs(
+                    client, registered.deployments.values(), worker.going_on, ABANDONED_GRACE
+                )
         except HTTPError as error:
             log.warning("abandoned runs not looked for: %s", error)
 

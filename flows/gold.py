@@ -1,33 +1,79 @@
-"""The flow ``gold``: bars, daily summaries, sectors, the market and the traders of every day that silver
-touched, computed anew.
+"""The flows ``gold`` and ``daily``: bars, summaries, sectors, the market and the traders.
 
-In: ``silver.trades``. Out: the gold tables. It is set going by every successful run of ``silver``, and does
-nothing when silver has nothing new. On a crash: see :mod:`lakehouse.gold.step`; running it again is always
-right.
+In: ``silver.trades``. Out: the gold tables. ``gold`` computes every day that silver touched; each new snapshot of
+silver.trades sets it going, and every quarter of an hour it looks by itself. ``daily`` runs after the close: it
+computes the day's gold anew, judges it, publishes the masked tables and exports the summary.
+
+On a crash: see :mod:`lakehouse.gold.step`; running them again is always right.
 """
 
 from __future__ import annotations
 
-from prefect import flow, task
+from collections.abc import Mapping, Sequence
+from datetime import date
 
+from flows.asset import Outcome, asset, report
+from flows.batch_flow import batch_flow, due_date
+from flows.export import export_summary
+from flows.governance import masked_tables
+from flows.quality import quality_checks
 from flows.session import lake_session
-from lakehouse.gold.step import GoldResult, publish
-from lakehouse.gold.traders import TradersResult, publish_traders
+from lakehouse.batch import BatchSession
+from lakehouse.gold.step import SOURCE, publish
+from lakehouse.gold.step import TABLES as DAILY_TABLES
+from lakehouse.gold.traders import PERFORMANCE, POSITIONS, publish_traders
 
 
-@task(name="gold.publish")
-def gold_tables() -> GoldResult:
-    """Bring every gold table up to date with silver."""
-    return publish(lake_session())
+def _outcomes(
+    session: BatchSession, tables: Sequence[str], rows: Mapping[str, int] | None, days: Sequence[date]
+) -> list[Outcome]:
+    written = rows or {}
+    note = f"{len(days)} days computed anew, up to {days[-1]}" if days else ""
+    return [
+        Outcome(
+            name,
+            None,
+            written.get(name, 0),
+            session.catalog.load_table(name).metadata.current_snapshot_id,
+            note,
+        )
+        for name in tables
+    ]
 
 
-@task(name="gold.traders")
-def gold_traders() -> TradersResult:
-    """Bring the traders' tables up to date with silver."""
-    return publish_traders(lake_session())
+@asset("gold.publish", layer="gold", reads=(SOURCE,), writes=DAILY_TABLES)
+def gold_tables(days: Sequence[date] = ()) -> list[Outcome]:
+    """Bring bars, summaries, sectors and the market up to date with silver; ``days`` are computed anew in any
+    case."""
+    session = lake_session()
+    done = publish(session, days)
+    return _outcomes(session, DAILY_TABLES, done.rows, done.days)
 
 
-@flow(name="gold")
-def gold() -> dict[str, GoldResult | TradersResult]:
+@asset("gold.traders", layer="gold", reads=(SOURCE,), writes=(PERFORMANCE, POSITIONS))
+def gold_traders(days: Sequence[date] = ()) -> list[Outcome]:
+    """Bring the traders' performance and positions up to date with silver."""
+    session = lake_session()
+    done = publish_traders(session, days)
+    return _outcomes(session, (PERFORMANCE, POSITIONS), done.rows, done.days)
+
+
+GOLD = (gold_tables, gold_traders)
+DAILY = (*GOLD, quality_checks, masked_tables, export_summary)
+
+
+@batch_flow("gold", timeout_s=300)
+def gold() -> object:
     """Compute and publish the days that changed."""
-    return {"daily": gold_tables(), "traders": gold_traders()}
+    return report([step.run() for step in GOLD])
+
+
+@batch_flow("daily", timeout_s=3600)
+def daily(day: date | None = None) -> object:
+    """After the close: gold of ``day`` anew, its quality, the masked tables, the export. None: the day it was
+    due."""
+    day = due_date() if day is None else day
+    states = [gold_tables.run(days=[day]), gold_traders.run(days=[day])]
+    if all(state.is_completed() for state in states):
+        states += [quality_checks.run(layer="gold", day=day), masked_tables.run(), export_summary.run(day=day)]
+    return report(states)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -31,16 +32,38 @@ class FlowsSettings(BaseSettings):
         description="API of a Prefect server that runs elsewhere; unset: the one on prefect_host:prefect_port.",
     )
     flows_metrics_port: int = Field(default=9108, ge=0, le=65535, description="Port of the batch side's /metrics.")
+    api_port: int = Field(default=8000, ge=1, le=65535, description="Port of the API and the live page.")
     silver_cron: str = Field(
         default="* * * * *", description="When the silver flow runs (cron, UTC); gold follows it."
     )
+    silver_patience_seconds: float = Field(
+        default=90.0,
+        gt=0,
+        description="Rows of bronze that silver left unread for so long set it going, whatever its schedule.",
+    )
+    freshness_seconds: dict[str, float] = Field(
+        default={"bronze": 120.0, "silver": 600.0, "gold": 7200.0},
+        description="Layer: greatest age of its newest event; beyond, its quality is checked and an alert sent.",
+    )
+    alert_webhook_url: SecretStr | None = Field(
+        default=None, description="Where alerts are posted, as the JSON that chat systems take; a secret."
+    )
     work_pool: str = Field(default="tickhouse", description="Name of the Prefect work pool that the flows run in.")
-    flow_timeout_seconds: int = Field(
-        default=300, ge=10, description="A silver or gold run that takes longer is failed."
+    task_runner: Literal["threads", "dask"] = Field(
+        default="threads", description="Where a backfill's days are computed: threads of the worker, or dask."
     )
+    dask_address: str | None = Field(
+        default=None, description="Dask's scheduler, tcp://HOST:PORT; unset: a cluster on this machine."
+    )
+    backfill_workers: int = Field(default=2, ge=1, description="Pieces of a backfill that are worked on at once.")
     table_poll_seconds: float = Field(
-        default=10.0, gt=0, description="How often table metrics follow the tables' heads."
+        default=10.0, gt=0, description="How often table metrics and triggers follow the tables' heads."
     )
+
+    @property
+    def live_page(self) -> str:
+        """Address of the live page on this machine."""
+        return f"http://127.0.0.1:{self.api_port}/"
 
     @property
     def api_url(self) -> str:
@@ -65,8 +88,15 @@ def prefect_environment(data_dir: Path, port: int, host: str = "127.0.0.1") -> d
         # A run that is late by 15 s would only be renamed: overlapping runs are cancelled, not queued.
         "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
         "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_ENABLED": "false",
+        # Of Prefect's own automations; ours are in flows.triggers.
+        "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+        # Deployments change only when the batch process registers them: looked at every 5 s by default.
+        "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "15",
+        "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "60",
         # On disk, so that a restarted server still knows which slots are held, and frees those nobody renews.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        # A step that waits for its table asks again so often; ten seconds by default.
+        "PREFECT_SERVER_TASKS_TAG_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
         # A run a minute and flow: without this the database grows for 90 days.
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(7 * 86400),

@@ -1,7 +1,7 @@
 """Prometheus metrics of every table, read off the tables' heads.
 
-In: the catalog. Out: gauges of this process, brought up to date by :meth:`TableMetrics.poll`. A table whose
-head has not moved costs nothing; no data file is read.
+In: the catalog. Out: gauges of this process and the heads they show, brought up to date by
+:meth:`TableMetrics.poll`. A table whose head has not moved costs nothing; no data file is read.
 """
 
 from __future__ import annotations
@@ -22,6 +22,19 @@ NEWEST_TRADES = "silver.trades"
 """Its newest event is the batch side's: gold follows it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A table's current snapshot; zeros where it has none."""
+
+    snapshot_id: int | None = None
+    committed_at: float = 0.0
+    """Unix time, seconds."""
+    last_event: float = 0.0
+    """Event time of its newest row, Unix time in seconds."""
+    commits: int = 0
+    """Commits that the table ever had."""
+
+
 @dataclass(slots=True)
 class TableMetrics:
     """Gauges, and the heads they were taken from."""
@@ -29,6 +42,8 @@ class TableMetrics:
     catalog: Catalog
     registry: CollectorRegistry = REGISTRY
     manifests: ManifestCache = field(default_factory=ManifestCache)
+    heads: dict[str, Head] = field(default_factory=dict)
+    """Table → its head when it was last looked at."""
     _seen: dict[str, str] = field(default_factory=dict)
     _rows: Gauge = field(init=False)
     _last_event: Gauge = field(init=False)
@@ -81,11 +96,14 @@ class TableMetrics:
         snapshot = table.current_snapshot()
         files = self.manifests.files(name, table).files
         newest = max((f.last.timestamp() for f in files if f.last is not None), default=0.0)
+        committed = 0.0 if snapshot is None else snapshot.timestamp_ms / 1000
+        commits = 0 if snapshot is None else snapshot.sequence_number or 0
+        self.heads[name] = Head(table.metadata.current_snapshot_id, committed, newest, commits)
         layer, short = name.split(".")
         self._rows.labels(layer, short).set(sum(f.rows for f in files))
         self._last_event.labels(layer, short).set(newest)
         self._snapshots.labels(layer, short).set(len(table.metadata.snapshots))
-        self._last_commit.labels(layer, short).set(0 if snapshot is None else snapshot.timestamp_ms / 1000)
+        self._last_commit.labels(layer, short).set(committed)
         if name == NEWEST_TRADES:
             self._newest.set(newest)
         if name == CHECK_RESULTS:

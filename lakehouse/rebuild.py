@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import partial
 
 from lakehouse.batch import BatchSession
 from lakehouse.days import all_days
@@ -20,10 +19,24 @@ from lakehouse.gold.traders import PERFORMANCE, POSITIONS, publish_traders
 from lakehouse.silver.activity import TARGET as ACTIVITY
 from lakehouse.silver.activity import refine_activity
 from lakehouse.silver.events import STEPS, TRADES
-from lakehouse.silver.step import SilverStep, rebuild_day
+from lakehouse.silver.step import rebuild_day
 
 REBUILDABLE = (*STEPS, ACTIVITY, *DAILY_TABLES, PERFORMANCE, POSITIONS)
 """Tables that can be computed anew, in the order it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of the work: tables that are computed together, on some days."""
+
+    stage: int
+    """Pieces of a stage need the earlier stages to be done, and nothing of each other."""
+    tables: tuple[str, ...]
+    days: tuple[date, ...]
+
+    def __str__(self) -> str:
+        days = str(self.days[0]) if len(self.days) == 1 else f"{self.days[0]}..{self.days[-1]}"
+        return f"{'+'.join(self.tables)} {days}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +45,58 @@ class Progress:
 
     done: int
     total: int
-    tables: tuple[str, ...]
-    day: date
+    piece: Piece
 
 
 def days_between(first: date, last: date) -> tuple[date, ...]:
     """All days from ``first`` to ``last``, both counted in."""
     return tuple(first + timedelta(days=number) for number in range((last - first).days + 1))
+
+
+def plan(session: BatchSession, days: Sequence[date], tables: Collection[str] = REBUILDABLE) -> list[Piece]:
+    """The pieces of computing ``days`` of ``tables`` anew. Days without rows in bronze are skipped.
+
+    Tables that are computed together are rebuilt together: the four daily ones of gold, and the traders' two. Of
+    these every later day follows, because a day goes on from the lots of the day before.
+
+    Args:
+        tables: full names, of :data:`REBUILDABLE`.
+
+    Raises:
+        ValueError: a table that cannot be rebuilt.
+    """
+    if unknown := sorted(set(tables) - set(REBUILDABLE)):
+        raise ValueError(f"cannot rebuild {', '.join(unknown)}; what can be rebuilt: {', '.join(REBUILDABLE)}")
+    daily = _with_rows(session, TRADES.source, days)
+    pieces = [
+        Piece(0, (name,), (day,))
+        for name, step in STEPS.items()
+        if name in tables
+        for day in _with_rows(session, step.source, days)
+    ]
+    if ACTIVITY in tables:
+        pieces += [Piece(1, (ACTIVITY,), (day,)) for day in daily]
+    if set(DAILY_TABLES) & set(tables):
+        pieces += [Piece(1, DAILY_TABLES, (day,)) for day in daily]
+    if daily and {PERFORMANCE, POSITIONS} & set(tables):
+        pieces.append(Piece(1, (PERFORMANCE, POSITIONS), tuple(daily)))
+    return pieces
+
+
+def run(session: BatchSession, piece: Piece) -> dict[str, int]:
+    """Do a piece of the work; table → rows written. Doing it again gives the same rows.
+
+    Raises:
+        ContractViolationError: the rows break their contract; the day is as before.
+        CommitFailedException: other writers won every race; nothing is lost, run it again.
+    """
+    name = piece.tables[0]
+    if name in STEPS:
+        return {name: sum(rebuild_day(session, STEPS[name], day).new for day in piece.days)}
+    if name == ACTIVITY:
+        return {ACTIVITY: refine_activity(session, piece.days).rows}
+    compute = publish if piece.tables == DAILY_TABLES else publish_traders
+    return compute(session, piece.days).rows or {}
 
 
 def rebuild(
@@ -47,57 +105,21 @@ def rebuild(
     tables: Collection[str] = REBUILDABLE,
     progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, int]:
-    """Compute ``days`` of ``tables`` anew; table → rows written. Days without rows in bronze are skipped.
-
-    Tables that are computed together are rebuilt together: the four daily ones of gold, and the traders' two. Of
-    these every later day follows, because a day goes on from the lots of the day before.
+    """Compute ``days`` of ``tables`` anew, one piece after the other; table → rows written.
 
     Args:
-        tables: full names, of :data:`REBUILDABLE`.
         progress: called after each piece of work.
 
-    Raises:
-        ValueError: a table that cannot be rebuilt; nothing was done.
-        ContractViolationError: a day's rows break their contract; this day is as before, earlier ones are done.
+    Raises: see :func:`plan`, before anything was done, and :func:`run`; earlier pieces are done.
     """
-    if unknown := sorted(set(tables) - set(REBUILDABLE)):
-        raise ValueError(f"cannot rebuild {', '.join(unknown)}; what can be rebuilt: {', '.join(REBUILDABLE)}")
-    daily = _with_rows(session, TRADES.source, days)
-    pieces: list[tuple[tuple[str, ...], date, Callable[[], dict[str, int]]]] = [
-        ((name,), day, partial(_events, session, step, day))
-        for name, step in STEPS.items()
-        if name in tables
-        for day in _with_rows(session, step.source, days)
-    ]
-    if ACTIVITY in tables:
-        pieces += [((ACTIVITY,), day, partial(_activity, session, day)) for day in daily]
-    if set(DAILY_TABLES) & set(tables):
-        pieces += [(DAILY_TABLES, day, partial(_daily, session, day)) for day in daily]
-    if daily and {PERFORMANCE, POSITIONS} & set(tables):
-        pieces.append(((PERFORMANCE, POSITIONS), daily[-1], partial(_traders, session, daily)))
+    pieces = plan(session, days, tables)
     written: dict[str, int] = {}
-    for number, (names, day, work) in enumerate(pieces, 1):
-        for name, rows in work().items():
+    for number, piece in enumerate(pieces, 1):
+        for name, rows in run(session, piece).items():
             written[name] = written.get(name, 0) + rows
         if progress is not None:
-            progress(Progress(number, len(pieces), names, day))
+            progress(Progress(number, len(pieces), piece))
     return written
-
-
-def _events(session: BatchSession, step: SilverStep, day: date) -> dict[str, int]:
-    return {step.target: rebuild_day(session, step, day).new}
-
-
-def _activity(session: BatchSession, day: date) -> dict[str, int]:
-    return {ACTIVITY: refine_activity(session, [day]).rows}
-
-
-def _daily(session: BatchSession, day: date) -> dict[str, int]:
-    return publish(session, [day]).rows or {}
-
-
-def _traders(session: BatchSession, days: Sequence[date]) -> dict[str, int]:
-    return publish_traders(session, days).rows or {}
 
 
 def _with_rows(session: BatchSession, source: str, days: Sequence[date]) -> list[date]:

@@ -33,6 +33,9 @@ class LakehouseSettings(BaseSettings):
     s3_access_key_id: str = Field(default="", description="S3 access key.")
     s3_secret_access_key: SecretStr | None = Field(default=None, description="S3 secret key.")
     s3_region: str = Field(default="us-east-1", description="S3 region.")
+    masking_key: SecretStr | None = Field(
+        default=None, description="Key of the pseudonyms in masked tables; unset: made once, kept in data_dir."
+    )
     snapshots_kept: int = Field(default=50, ge=1, description="Snapshots a table keeps when old ones are expired.")
     snapshots_expire_at: int = Field(
         default=150, ge=2, description="Number of snapshots at which a writer expires old ones."

@@ -16,7 +16,7 @@ from pyiceberg.io.pyarrow import schema_to_pyarrow
 from sqlalchemy.exc import IntegrityError
 
 from lakehouse.evolution import EvolutionRefusedError, evolve
-from lakehouse.layers import bronze, dimensions, gold, quality, silver
+from lakehouse.layers import bronze, dimensions, gold, governance, quality, silver
 from lakehouse.spec import TableSpec
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ NAMESPACES = ("bronze", "silver", "gold", "dimensions", "quality", "governance")
 
 
 TABLES: dict[str, TableSpec] = {
-    spec.name: spec for layer in (bronze, silver, gold, dimensions, quality) for spec in layer.TABLES
+    spec.name: spec for layer in (bronze, silver, gold, dimensions, quality, governance) for spec in layer.TABLES
 }
 """Every table, by its full name: ``"bronze.trades"``."""
 
