@@ -73,7 +73,8 @@ def declared(settings: FlowsSettings) -> tuple[Declared, ...]:
     return (
         Declared(bronze, BRONZE, "*/5 * * * *"),
         Declared(silver, SILVER, settings.silver_cron, after="rows of bronze left unread"),
-        Declared(gold, GOLD, "*/15 * * * *", after="new snapshot of silver.trades"),
+        # Silver asks once for each snapshot: the run that answers waits while an earlier one is at work.
+        Declared(gold, GOLD, "*/15 * * * *", after="new snapshot of silver.trades", overlap=QUEUE),
         Declared(daily, DAILY, "30 16 * * 1-5", NEW_YORK),
         Declared(quality, QUALITY, "10 * * * *", after="a layer's freshness broken", overlap=QUEUE),
         Declared(dimensions, DIMENSIONS, "0 2 * * 0"),
