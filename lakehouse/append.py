@@ -146,7 +146,7 @@ def append_exactly_once(
                 table.refresh()
             return _attempt(table, rows, offsets, began_anew or {}, attempts)
         except TRANSIENT as error:
-            pause = _backoff(attempts)
+            pause = backoff(attempts)
             log.warning(
                 "%s: commit %d failed (%s: %s); looking at the head again in %.2f s",
                 *(".".join(table.name()), attempts, type(error).__name__, error, pause),
@@ -229,8 +229,8 @@ def _summary(summary: Summary | None, key: str) -> str | None:
     return None if summary is None else summary.additional_properties.get(key)
 
 
-def _backoff(attempts: int) -> float:
-    """Doubles with each attempt; random, so that rivals do not meet again."""
+def backoff(attempts: int) -> float:
+    """Seconds to wait after so many attempts: doubles with each; random, so that rivals do not meet again."""
     longest: float = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(attempts, 10))
     return longest * random.uniform(0.5, 1.0)  # noqa: S311
 

@@ -8,6 +8,7 @@ because opening DuckDB with its extensions costs a third of a CPU second.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ import duckdb
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 
+from lakehouse.append import backoff
 from lakehouse.catalog import open_catalog
 from lakehouse.duck import connect
 from lakehouse.settings import LakehouseSettings
@@ -24,7 +26,7 @@ from lakehouse.snapshots import ManifestCache
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 5
+ATTEMPTS = 8
 """A step has its table to itself apart from maintenance, so that a second lost race is already rare."""
 
 T = TypeVar("T")
@@ -58,20 +60,20 @@ class BatchSession:
 
 def compare_and_swap(name: str, attempt: Callable[[], T]) -> T:
     """Run ``attempt``, which loads the table ``name``, computes and commits; start over when its commit was
-    refused.
+    refused, after a random pause: two runs of a step with several commits would refuse each other's for ever.
 
-        Starting over is right also when the commit's fate is unknown: the attempt then reads the watermark that
-        did, or did not, arrive.
+    Starting over is right also when the commit's fate is unknown: the attempt then reads the watermark that
+    did, or did not, arrive.
 
-        Raises:
-            CommitFailedException: refused :data:`ATTEMPTS` times; nothing was written, the next run tries again.
-            CommitStateUnknownException: the catalog's answer was lost as often; the next run finds out.
+    Raises:
+        CommitFailedException: refused :data:`ATTEMPTS` times; nothing was written, the next run tries again.
+        CommitStateUnknownException: the catalog's answer was lost as often; the next run finds out.
     """
-    for tries_left in reversed(range(ATTEMPTS)):
+    for number in range(1, ATTEMPTS):
         try:
             return attempt()
         except (CommitFailedException, CommitStateUnknownException) as error:
-            if not tries_left:
-                raise
-            log.warning("%s: commit refused (%s), starting over", name, error)
-    raise AssertionError("unreachable")
+            pause = backoff(number)
+            log.warning("%s: commit refused (%s), starting over in %.2f s", name, error, pause)
+            time.sleep(pause)
+    return attempt()

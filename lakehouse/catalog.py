@@ -20,7 +20,7 @@ from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import OAuthError, RESTError
 from requests.exceptions import RequestException  # type: ignore[import-untyped]
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from lakehouse.settings import LakehouseSettings
 
@@ -48,7 +48,7 @@ def open_catalog(settings: LakehouseSettings) -> Catalog:
             with _only_one_process(sqlite_path.with_suffix(".lock")):
                 _prepare_sqlite(sqlite_path)
                 return load_catalog(CATALOG_NAME, **_properties(settings, f"{uri}?timeout={SQLITE_BUSY_SECONDS}"))
-        return load_catalog(CATALOG_NAME, **_properties(settings, uri))
+        return _load(_properties(settings, uri))
     except (OSError, sqlite3.Error) as error:
         raise CatalogUnavailableError(
             f"cannot open the catalog {_shown(uri)}: {error}; check that the directory exists, is writable and "
@@ -63,6 +63,17 @@ def open_catalog(settings: LakehouseSettings) -> Catalog:
             f"cannot open the catalog {_shown(uri)}: {type(error).__name__}: {error}; check "
             f"TICKHOUSE_CATALOG_URI, TICKHOUSE_CATALOG_CREDENTIAL and that the catalog runs"
         ) from error
+
+
+def _load(properties: dict[str, str]) -> Catalog:
+    """Of processes that start together on an empty Postgres all but one lose the race to create each of the
+    catalog's two tables; a database says so only when the winner has committed, so that they are there then."""
+    for _ in range(2):
+        try:
+            return load_catalog(CATALOG_NAME, **properties)
+        except (IntegrityError, ProgrammingError):
+            continue
+    return load_catalog(CATALOG_NAME, **properties)
 
 
 def s3_properties(settings: LakehouseSettings) -> dict[str, str]:

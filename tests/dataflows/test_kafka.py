@@ -119,7 +119,9 @@ def test_a_source_that_reads_is_ready_also_when_a_sink_had_to_wait_for_the_broke
 ) -> None:
     stop = threading.Event()
     part = KafkaSource([topic], stream_settings, flow="test", stop=stop).build_part("in", f"{topic}/0", None)
-    outages = [KafkaException(KafkaError(KafkaError._TRANSPORT))]
+    outages = [
+        KafkaException(KafkaError(code)) for code in (KafkaError._TRANSPORT, KafkaError.FENCED_LEADER_EPOCH)
+    ]
 
     def ask() -> None:
         if outages:
