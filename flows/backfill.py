@@ -209,7 +209,7 @@ def _with_progress(
     session = BatchSession.open(LakehouseSettings())
     load_soda()  # before there are threads
     bar = Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console)
-    with ThreadPoolExecutor(at_once) as pool, bar:
+    with session.connection, ThreadPoolExecutor(at_once) as pool, bar:
         task = bar.add_task(f"{first}..{last}", total=None)
         return backfill_days(
             session,

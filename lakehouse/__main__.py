@@ -52,13 +52,14 @@ def _files(arguments: argparse.Namespace, console: Console) -> None:
 
 def _compact(arguments: argparse.Namespace, console: Console) -> None:
     session = BatchSession.open(LakehouseSettings())
-    for name in _named(arguments):
-        done = compact(session, name)
-        given_up = f", {done.yielded} given up to another writer" if done.yielded else ""
-        console.print(
-            f"{name}: {done.files_before} files, {size_text(done.bytes_before)} → {done.files_after} files, "
-            f"{size_text(done.bytes_after)}, {done.rows:,} rows{given_up}"
-        )
+    with session.connection:  # what DuckDB has open at the end of a process can abort it
+        for name in _named(arguments):
+            done = compact(session, name)
+            given_up = f", {done.yielded} given up to another writer" if done.yielded else ""
+            console.print(
+                f"{name}: {done.files_before} files, {size_text(done.bytes_before)} → {done.files_after} files, "
+                f"{size_text(done.bytes_after)}, {done.rows:,} rows{given_up}"
+            )
 
 
 def _expire(arguments: argparse.Namespace, console: Console) -> None:

@@ -144,14 +144,14 @@ def main() -> int:
     console = Console()
     settings = LakehouseSettings()
     try:
-        lake = Lake(settings)
-        if arguments.as_of is not None:
-            lake = lake.at(arguments.as_of)
-        if arguments.statement is None:
-            converse(lake, console, settings)
-        else:
-            with run(lake, arguments.statement) as rows:
-                print_csv(rows) if arguments.csv else show(rows, console)
+        # What DuckDB has open at the end of a process can abort it.
+        with contextlib.closing(Lake(settings)) as lake:
+            shown = lake if arguments.as_of is None else lake.at(arguments.as_of)
+            if arguments.statement is None:
+                converse(shown, console, settings)
+            else:
+                with run(shown, arguments.statement) as rows:
+                    print_csv(rows) if arguments.csv else show(rows, console)
     except (CatalogUnavailableError, RefusedError, *FAILURES) as error:
         print(error, file=sys.stderr)
         return 1
