@@ -120,10 +120,11 @@ bench name *args: _sync
 realism *args: _sync
     @uv run --no-sync python -m tests.benchmarks.realism "$@"
 
-# Write what is generated from the code: .env.example, prefect.yaml, Prometheus' and Grafana's configuration
+# Write what is generated from the code: .env.example, prefect.yaml, contracts, Prometheus' and Grafana's files
 [group('develop')]
 generate: _sync
     uv run --no-sync python -m deploy.env_example > .env.example
     uv run --no-sync python -m flows.declared > deploy/prefect/prefect.yaml
     uv run --no-sync python -m deploy.local.prometheus
+    uv run --no-sync python -m lakehouse.quality.definition
     uv run --no-sync python -m deploy.grafana.pipeline_overview

@@ -75,5 +75,7 @@ def daily(day: date | None = None) -> object:
     day = due_date() if day is None else day
     states = [gold_tables.run(days=[day]), gold_traders.run(days=[day])]
     if all(state.is_completed() for state in states):
-        states += [quality_checks.run(layer="gold", day=day), masked_tables.run(), export_summary.run(day=day)]
+        states.append(quality_checks.run(layer="gold", day=day))
+    if all(state.is_completed() for state in states):
+        states += [masked_tables.run(), export_summary.run(day=day)]
     return report(states)

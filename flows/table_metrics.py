@@ -14,6 +14,8 @@ from pyiceberg.catalog import Catalog
 
 from lakehouse.quality.gate import TABLE as CHECK_RESULTS
 from lakehouse.quality.gate import contracts_passed
+from lakehouse.quality.layer import TABLE as SCORES
+from lakehouse.quality.layer import last_scores
 from lakehouse.snapshots import ManifestCache, metadata_locations
 from lakehouse.tables import TABLES
 
@@ -50,6 +52,9 @@ class TableMetrics:
     _snapshots: Gauge = field(init=False)
     _last_commit: Gauge = field(init=False)
     _passed: Gauge = field(init=False)
+    _score: Gauge = field(init=False)
+    _deviation: Gauge = field(init=False)
+    _z_score: Gauge = field(init=False)
     _newest: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +71,18 @@ class TableMetrics:
         )
         self._passed = gauge(
             "tickhouse_quality_check_passed", "1: the contract held when last checked.", ("contract",)
+        )
+        self._score = gauge(
+            "tickhouse_quality_score", "Score of the table's newest check, 0 to 1; table all: of the layer."
+        )
+        self._deviation = gauge(
+            "tickhouse_table_volume_deviation_percent",
+            "Rows of the day checked last, from the mean of days before.",
+        )
+        self._z_score = gauge(
+            "tickhouse_table_statistic_z_score",
+            "Statistic of the day checked last, in deviations from the mean of the days before.",
+            (*LAYER_AND_TABLE, "statistic"),
         )
         self._newest = gauge(
             "tickhouse_service_last_event_timestamp_seconds",
@@ -109,3 +126,11 @@ class TableMetrics:
         if name == CHECK_RESULTS:
             for contract, passed in contracts_passed(table).items():
                 self._passed.labels(contract).set(int(passed))
+        if name == SCORES:
+            for scored, last in last_scores(table).items():
+                of_layer, _, of_table = scored.partition(".")
+                self._score.labels(of_layer, of_table or "all").set(last.score)
+                if of_table:
+                    self._deviation.labels(of_layer, of_table).set(last.volume_deviation_percent)
+                for statistic, z_score in (last.z_scores or {}).items():
+                    self._z_score.labels(of_layer, of_table, statistic).set(z_score)

@@ -11,7 +11,7 @@ from typing import Any
 import graphene
 from graphql import GraphQLSchema
 
-from api.queries import candles, daily, orderbook, symbols, trades
+from api.queries import candles, daily, orderbook, quality, symbols, trades
 from api.queries.paging import Row
 from api.schema import types
 from api.schema.context import RequestContext
@@ -85,6 +85,31 @@ class Query(graphene.ObjectType):
         symbol=graphene.String(required=True),
         as_of=AsOf(),
     )
+
+    data_quality = graphene.List(
+        graphene.NonNull(types.DataQuality),
+        required=True,
+        description="Scores of tables and layers by their data contracts, newest first.",
+        layer=graphene.String(),
+        table=graphene.String(description="Full name, as silver.trades; a layer's for the mean of its tables."),
+        day=graphene.Date(),
+        history=graphene.Boolean(
+            default_value=False, required=True, description="Every check; else the newest of each table."
+        ),
+        first=graphene.Int(default_value=50, required=True),
+    )
+
+    @staticmethod
+    def resolve_data_quality(
+        _root: Any,
+        info: Any,
+        first: int,
+        history: bool,
+        layer: str | None = None,
+        table: str | None = None,
+        day: date | None = None,
+    ) -> list[Row]:
+        return quality.scores(info.context.lake, layer, table, day, history, first)
 
     @staticmethod
     def resolve_trades(

@@ -12,7 +12,7 @@ from typing import Any
 
 import graphene
 
-from api.queries import daily
+from api.queries import daily, quality
 from api.queries.paging import Page, Row
 from lakehouse.query import Lake
 
@@ -92,6 +92,52 @@ class DailySummary(_OpenToClose):
     def resolve_price_range(row: Row, _info: Any) -> Decimal:
         spread: Decimal = row["high_price"] - row["low_price"]
         return spread
+
+
+class QualityCheck(graphene.ObjectType):
+    """One check of a data contract."""
+
+    table_name = graphene.String(required=True)
+    check_name = graphene.String(required=True, description="Path of the check in the contract.")
+    column_name = graphene.String()
+    severity = graphene.String(required=True, description="critical stops the next layer, warning does not.")
+    outcome = graphene.String(required=True, description="passed, failed or error.")
+    observed = graphene.Float()
+    failing_rows = graphene.Float()
+    checked_rows = graphene.Float()
+    message = graphene.String(description="What was found, with an example.")
+
+
+class DataQuality(graphene.ObjectType):
+    """How good a table was on a day, or a layer as the mean of its tables."""
+
+    layer = graphene.String(required=True)
+    table_name = graphene.String(required=True, description="The layer's name for the mean of its tables.")
+    day = graphene.Date(description="UTC date whose rows were checked; null: all rows.")
+    checked_rows = graphene.Float(required=True)
+    completeness = graphene.Float(required=True)
+    accuracy = graphene.Float(required=True)
+    freshness = graphene.Float(required=True)
+    uniqueness = graphene.Float(required=True)
+    score = graphene.Float(
+        required=True, description="0.3 completeness + 0.3 accuracy + 0.2 freshness + 0.2 uniqueness."
+    )
+    grade = graphene.String(
+        required=True, description="A from 0.95, B from 0.85, C from 0.70, D from 0.50, else F."
+    )
+    failing_checks = graphene.List(graphene.NonNull(graphene.String), required=True)
+    age_seconds = graphene.Float(description="Of the newest event.")
+    volume_deviation_percent = graphene.Float(description="Of the rows, from the mean of the days before.")
+    checked_at = graphene.DateTime(required=True)
+    checks = graphene.List(
+        graphene.NonNull(QualityCheck),
+        required=True,
+        failed_only=graphene.Boolean(default_value=True, required=True),
+    )
+
+    @staticmethod
+    def resolve_checks(row: Row, info: Any, failed_only: bool) -> list[Row]:
+        return quality.checks(info.context.lake, row, failed_only)
 
 
 def _lake(overview: Row, info: Any) -> Lake:

@@ -248,6 +248,30 @@ LATENCY = [
         "none",
         {"{{contract}}": "tickhouse_quality_check_passed"},
     ),
+    _lines(
+        "Quality score",
+        "Of each layer's newest check: completeness, accuracy, freshness, uniqueness; A from 0.95, F below 0.5.",
+        "percentunit",
+        {"{{layer}}": 'tickhouse_quality_score{table="all"}'},
+    ),
+    _lines(
+        "Quality score, worst tables",
+        "The five tables with the lowest score.",
+        "percentunit",
+        {"{{layer}}.{{table}}": 'bottomk(5, tickhouse_quality_score{table!="all"})'},
+    ),
+    _lines(
+        "Rows of a day against the days before",
+        "Deviation from their mean.",
+        "percent",
+        {"{{layer}}.{{table}}": "tickhouse_table_volume_deviation_percent"},
+    ),
+    _lines(
+        "Drift",
+        "Statistics of the day checked last, in deviations from the days before; beyond 3 a warning.",
+        "none",
+        {"{{layer}}.{{table}} {{statistic}}": "tickhouse_table_statistic_z_score"},
+    ),
 ]
 
 SECTIONS: dict[str, list[stat.Panel] | list[timeseries.Panel]] = {

@@ -7,8 +7,8 @@ from them.
 On a crash: each table is brought up to date by one commit that replaces whole days and carries how far silver
 was read; it is refused when anybody else committed in between. Computing a day again gives the same rows, so
 a table that a crash left behind is caught up by the next run, and running twice changes nothing. The days to
-be published are checked against their data contract before the first commit: when it is broken, no gold table
-changes.
+be published are checked against the tables' data contracts before the first commit: when one is broken, no gold
+table changes.
 
 Days are UTC dates. A late trade of a past day touches that day only. Which days are touched is read off the
 data files that silver has added since, so that no expiry of snapshots can lose one; a compacted file counts as
@@ -29,6 +29,7 @@ import pyarrow as pa
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import computed_until, day_sql, read_until, replace_days, touched_days
 from lakehouse.quality.gate import require
+from lakehouse.quality.layer import require_sound
 from lakehouse.rounding import define_rounding
 from lakehouse.tables import arrow_schema
 
@@ -58,7 +59,7 @@ def publish(session: BatchSession, days: Sequence[date] = ()) -> GoldResult:
     """Bring the daily tables up to date with ``silver.trades``, and compute ``days`` anew, changed or not.
 
     Raises:
-        ContractViolationError: the daily summary breaks its data contract; no gold table was changed.
+        ContractViolationError: a table's rows, or silver's, break the data contract; no gold table was changed.
         CommitFailedException: other writers won every race; nothing is lost, run it again.
     """
     return compare_and_swap("gold", lambda: _publish(session, days))
@@ -76,6 +77,7 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
     days = tuple(sorted({*touched_days(snapshot, min(read.values())), *also}))
     if not days:
         return GoldResult()
+    require_sound(session, SOURCE)
     now = session.clock()
     behind = [name for name in TABLES if also or read[name] < until]
     written = dict.fromkeys(TABLES, 0)
@@ -83,7 +85,8 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
         some = days[first : first + DAYS_AT_ONCE]
         with session.connection.cursor() as cursor:
             rows = compute(cursor, (day_sql(snapshot, day) for day in some), now)
-        require(session, DAILY, DAILY, rows[DAILY], now, head.snapshot_id)
+        trades = " union all ".join(day_sql(snapshot, day) for day in some)
+        require(session, rows, now, {SOURCE: trades}, head.snapshot_id)
         state = computed_until(until) if some[-1] == days[-1] else {}
         for name in behind:
             written[name] += replace_days(session, targets[name], some, [rows[name]], state.copy)

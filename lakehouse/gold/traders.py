@@ -27,6 +27,8 @@ from pyiceberg.table import Table
 
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import all_days, computed_until, day_files, day_sql, read_until, replace_days, touched_days
+from lakehouse.quality.gate import require
+from lakehouse.quality.layer import require_sound
 from lakehouse.rounding import define_rounding
 from lakehouse.state import STATE_PREFIX, read_state
 from lakehouse.tables import arrow_schema
@@ -59,6 +61,7 @@ def publish_traders(
     """Bring the traders' tables up to date, and compute ``days`` anew whether they changed or not.
 
     Raises:
+        ContractViolationError: a day breaks a data contract; that day and later ones were not changed.
         CommitFailedException: other writers won every race; nothing is lost, run it again.
     """
     return compare_and_swap(POSITIONS, lambda: _publish(session, days, part_trades))
@@ -75,6 +78,7 @@ def _publish(session: BatchSession, also: Sequence[date], part_trades: int) -> T
     due = {*touched_days(snapshot, read_until(positions)), *interrupted, *also}
     if not due or head is None:
         return TradersResult()
+    require_sound(session, SOURCE)
     with_trades = set(all_days(snapshot))
     every = sorted(with_trades | due)
     carried, done = arrow_schema(POSITIONS).empty_table(), list[date]()
@@ -89,7 +93,9 @@ def _publish(session: BatchSession, also: Sequence[date], part_trades: int) -> T
             computed = {name: arrow_schema(name).empty_table() for name in rows}
             if day in with_trades:
                 parts = 1 + sum(file.rows for file in day_files(snapshot, day)) // part_trades
-                computed = compute_day(cursor, day_sql(snapshot, day), day, carried, session.clock(), parts)
+                trades, now = day_sql(snapshot, day), session.clock()
+                computed = compute_day(cursor, trades, day, carried, now, parts)
+                require(session, computed, now, {SOURCE: trades}, head.snapshot_id)
                 carried = open_positions(computed[POSITIONS])
             if not carried.equals(before) and number + 1 < len(every):
                 due.add(every[number + 1])

@@ -1,24 +1,25 @@
-"""Checking rows against a data contract, with Soda.
+"""Verifying a table's data contract with Soda.
 
-In: an Arrow table and the name of a contract in ``contracts/``. Out: one :class:`CheckOutcome` per check.
-Pure: nothing is written and nothing is sent anywhere.
+In: the name of a table, and rows: of an Arrow table, or select statements over the data files of snapshots. Out:
+one :class:`CheckOutcome` per check. Pure: nothing is written and nothing is sent anywhere.
 
-Soda says how many rows break a check but not which; the example row comes from a query of our own on the same
-rows.
+Soda says how many rows break a check but not which; those come from a query of our own on the same rows.
 """
 
 from __future__ import annotations
 
-import importlib.resources
 import logging
 import os
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-import yaml
+
+from lakehouse.quality.definition import ACCURACY, DATA_SOURCE, applicable, body
 
 CRITICAL, WARNING = "critical", "warning"
 PASSED, FAILED, ERROR = "passed", "failed", "error"
@@ -31,8 +32,16 @@ _FAILING = {
 }
 """Kind of check → Soda's name for the number of rows (of columns: for a schema) that break it."""
 
+_DIMENSIONS = {"missing": "completeness", "duplicate": "uniqueness", "failed_rows": ACCURACY}
+"""Kind of check → what it is about, where its attributes do not say."""
+ROWS_SHOWN = 1000
+"""Failing rows that an outcome holds; of more, the rest can be counted but need not be copied."""
+
 _ONE_AT_A_TIME = threading.Lock()
 """Soda collects its log in the process's root logger: two runs at once would see each other's errors."""
+
+Rows = Mapping[str, "str | pa.Table"]
+"""Table, by its full name → a select statement over its rows, or the rows themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,8 @@ class CheckOutcome:
     contract: str
     check: str
     """Path of the check in the contract, for example ``columns.trade_id.checks.duplicate``."""
+    rule: str
+    """Short name, unique in the contract: ``price_positive``, ``trade_id.missing``, ``schema``."""
     title: str
     column: str | None
     severity: str
@@ -51,7 +62,11 @@ class CheckOutcome:
     observed: float | None = None
     failing_rows: int | None = None
     checked_rows: int | None = None
-    example: str | None = None
+    failing: pa.Table | None = None
+    """The first :data:`ROWS_SHOWN` rows that break it; None for a check that is not about single rows, and for a
+    warning where it takes another pass over all rows."""
+    dimension: str = ACCURACY
+    """What it is about: schema, completeness, uniqueness, accuracy, consistency, timeliness or drift."""
 
     @property
     def stops(self) -> bool:
@@ -59,20 +74,26 @@ class CheckOutcome:
         return self.severity == CRITICAL and self.outcome != PASSED
 
     @property
+    def example(self) -> str | None:
+        """One row that breaks the check, in words."""
+        if self.failing is None or not self.failing.num_rows:
+            return None
+        return ", ".join(f"{name}={value}" for name, value in self.failing.slice(0, 1).to_pylist()[0].items())
+
+    @property
     def message(self) -> str:
         """What was found, in words."""
         if self.outcome == PASSED:
             return self.title
         where = f"{self.column}: " if self.column else ""
-        rows = "" if self.checked_rows is None else f" on {self.failing_rows} of {self.checked_rows} rows"
+        if self.failing_rows is None:
+            rows = "" if self.observed is None else f", it is {self.observed:g}"
+        elif self.checked_rows is None:
+            rows = f" on {self.failing_rows} rows"
+        else:
+            rows = f" on {self.failing_rows} of {self.checked_rows} rows"
         example = "" if self.example is None else f", for example {self.example}"
         return f"{where}{self.title}: {self.outcome}{rows}{example}"
-
-
-def contract_text(contract: str) -> str:
-    """YAML of a contract. Raises :class:`FileNotFoundError` when there is none of that name."""
-    path = importlib.resources.files("lakehouse.quality") / "contracts" / f"{contract}.yml"
-    return path.read_text(encoding="utf-8")
 
 
 def load_soda() -> None:
@@ -91,58 +112,71 @@ def load_soda() -> None:
         logging.getLogger("soda").setLevel(logging.WARNING)  # it prints every contract as a page of tables
 
 
-def verify(contract: str, rows: pa.Table) -> list[CheckOutcome]:
-    """Run every check of ``contract`` on ``rows``.
+def verify(table: str, rows: Rows, connection: duckdb.DuckDBPyConnection | None = None) -> list[CheckOutcome]:
+    """Run the checks of ``table``'s contract that name nothing but the tables in ``rows``.
 
     A contract that cannot be evaluated as a whole gives one outcome ``error``, critical.
+
+    Args:
+        rows: of ``table``, and of tables that its contract compares it with.
+        connection: a cursor that can read the data files, where ``rows`` are select statements. It is given a
+            database in memory for the views, which is let go in the end. None: one of its own.
     """
+    if connection is None:
+        with duckdb.connect(config={"threads": 1}) as own:
+            return verify(table, rows, own)
     load_soda()
     from soda_core.common.yaml import ContractYamlSource
     from soda_core.contracts.contract_verification import ContractVerificationSession
     from soda_duckdb.common.data_sources.duckdb_data_source import DuckDBDataSourceImpl
 
-    text = contract_text(contract)
-    definition = yaml.safe_load(text)
-    source, schema, table = definition["dataset"].split("/")
-    with duckdb.connect(config={"threads": 1}) as connection, _ONE_AT_A_TIME:
-        connection.execute("set TimeZone = 'UTC'")
-        connection.register("rows_to_check", rows)
-        connection.execute(f'create schema "{schema}"')
-        connection.execute(f'create view "{schema}"."{table}" as select * from rows_to_check')
+    with _ONE_AT_A_TIME, _views(connection, rows):
         session = ContractVerificationSession.execute(
-            contract_yaml_sources=[ContractYamlSource.from_str(text)],
-            data_source_impls=[DuckDBDataSourceImpl.from_existing_cursor(connection, source)],
+            contract_yaml_sources=[ContractYamlSource.from_str(applicable(table, rows))],
+            data_source_impls=[DuckDBDataSourceImpl.from_existing_cursor(connection, DATA_SOURCE)],
         )
         outcomes = [
-            _outcome(contract, definition, result, connection)
+            _outcome(table, result, connection)
             for verification in session.contract_verification_results
             for result in verification.check_results
         ]
     if session.has_errors or not outcomes:
-        outcomes.append(
-            CheckOutcome(
-                contract,
-                "contract",
-                f"contract could not be evaluated: {session.get_errors_str()}",
-                None,
-                CRITICAL,
-                ERROR,
-            )
-        )
+        why = f"contract could not be evaluated: {session.get_errors_str()}"
+        outcomes.append(CheckOutcome(table, "contract", "contract", why, None, CRITICAL, ERROR))
     return outcomes
 
 
-def _outcome(
-    contract: str, definition: dict[str, Any], result: Any, connection: duckdb.DuckDBPyConnection
-) -> CheckOutcome:
+@contextmanager
+def _views(connection: duckdb.DuckDBPyConnection, rows: Rows) -> Iterator[None]:
+    """Show ``rows`` as views of a database of their own: Soda looks a table up by its schema and name alone."""
+    connection.execute("set TimeZone = 'UTC'")
+    connection.execute("attach ':memory:' as checked")
+    connection.execute("use checked")
+    try:
+        for name, source in rows.items():
+            select = source
+            if isinstance(source, pa.Table):
+                registered = "rows_of_" + name.replace(".", "_")
+                connection.register(registered, source)
+                select = f"select * from {registered}"
+            connection.execute(f"create schema if not exists {name.split('.')[0]}")
+            connection.execute(f"create view {name} as {select}")
+        yield
+    finally:
+        connection.execute("use memory")
+        connection.execute("detach checked")
+
+
+def _outcome(table: str, result: Any, connection: duckdb.DuckDBPyConnection) -> CheckOutcome:
     check = result.check
     outcome = PASSED if result.is_passed else FAILED if result.is_failed or result.is_warned else ERROR
     found = result.diagnostic_metric_values or {}
     failing = found.get(_FAILING.get(check.type, ""))
     level = getattr(check.threshold, "level", "fail")
     return CheckOutcome(
-        contract=contract,
+        contract=table,
         check=check.relative_path,
+        rule=check.qualifier or (f"{check.column_name}.{check.type}" if check.column_name else check.type),
         title=check.name,
         column=check.column_name,
         severity=WARNING if level == "warn" else CRITICAL,
@@ -150,40 +184,25 @@ def _outcome(
         observed=None if result.threshold_value is None else float(result.threshold_value),
         failing_rows=None if failing is None else int(failing),
         checked_rows=found.get("check_rows_tested"),
-        example=_example(definition, check, connection) if outcome == FAILED else None,
+        failing=_failing(connection, table, check, level == "warn") if outcome == FAILED else None,
+        dimension=(check.attributes or {}).get("dimension", _DIMENSIONS.get(check.type, "schema")),
     )
 
 
-def _example(definition: dict[str, Any], check: Any, connection: duckdb.DuckDBPyConnection) -> str | None:
-    """One row that breaks the check; None for checks that are not about single rows."""
-    condition = _condition(definition, check)
-    if condition is None:
-        return None
-    cursor = connection.execute(f"select * from rows_to_check where {condition} limit 1")
-    row = cursor.fetchone()
-    if row is None or cursor.description is None:
-        return None
-    names = [column[0] for column in cursor.description]
-    return ", ".join(f"{name}={value}" for name, value in zip(names, row, strict=True))
-
-
-def _condition(definition: dict[str, Any], check: Any) -> str | None:
+def _failing(connection: duckdb.DuckDBPyConnection, table: str, check: Any, warns: bool) -> pa.Table | None:
+    """Rows that break the check; None where that takes another pass over all rows, and the check only warns."""
     if check.type == "missing":
-        return f'"{check.column_name}" is null'
-    if check.type == "duplicate":
-        columns = (
-            [check.column_name] if check.column_name else _parameters(definition, "duplicate", None)["columns"]
-        )
+        select = f'select * from {table} where "{check.column_name}" is null'
+    elif check.type == "duplicate" and not warns:
+        columns = [check.column_name] if check.column_name else body(table, check.type, check.qualifier)["columns"]
         listed = ", ".join(f'"{column}"' for column in columns)
-        return f"({listed}) in (select ({listed}) from rows_to_check group by {listed} having count(*) > 1)"
-    if check.type == "failed_rows":
-        return str(_parameters(definition, "failed_rows", check.qualifier)["expression"])
-    return None
-
-
-def _parameters(definition: dict[str, Any], kind: str, qualifier: str | None) -> dict[str, Any]:
-    for entry in definition["checks"]:
-        parameters = entry.get(kind)
-        if parameters is not None and parameters.get("qualifier") == qualifier:
-            return dict(parameters)
-    raise KeyError(f"{kind} {qualifier or ''} is not in the contract")
+        same = f"select ({listed}) from {table} group by {listed} having count(*) > 1"
+        select = f"select * from {table} where ({listed}) in ({same})"
+    elif check.type == "failed_rows":
+        rule = body(table, check.type, check.qualifier)
+        select = rule.get("query") or f"select * from {table} where {rule['expression']}"
+        if warns and "query" in rule and "observed." not in select:
+            return None
+    else:
+        return None
+    return connection.execute(f"select * from ({select}) limit {ROWS_SHOWN}").to_arrow_table()

@@ -17,6 +17,8 @@ from pyiceberg.table import Table
 
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import computed_until, day_sql, read_until, replace_days, touched_days
+from lakehouse.quality.gate import require
+from lakehouse.quality.layer import require_sound
 from lakehouse.rounding import define_rounding
 from lakehouse.snapshots import SnapshotFiles
 from lakehouse.tables import arrow_schema
@@ -41,6 +43,7 @@ def refine_activity(session: BatchSession, days: Sequence[date] = ()) -> Activit
     """Bring ``silver.trader_activity`` up to date, and compute ``days`` anew whether they changed or not.
 
     Raises:
+        ContractViolationError: a day breaks the data contract; nothing is committed.
         CommitFailedException: other writers won every race; nothing is lost, run it again.
     """
 
@@ -56,6 +59,7 @@ def _refine(session: BatchSession, target: Table, source: Table, also: Sequence[
     head = source.current_snapshot()
     if not days or head is None:
         return ActivityResult(snapshot_id=target.metadata.current_snapshot_id)
+    require_sound(session, SOURCE)
     until = head.sequence_number or 0
     rows = replace_days(session, target, days, _rows(session, snapshot, days), lambda: computed_until(until))
     log.info("%s: %s computed anew, %d rows", TARGET, ", ".join(map(str, days)), rows)
@@ -68,5 +72,7 @@ def _rows(session: BatchSession, snapshot: SnapshotFiles, days: Sequence[date]) 
         define_rounding(cursor)
         for day in days:
             cursor.execute(f"create or replace temp view trades as {day_sql(snapshot, day)}")
-            found = cursor.execute(statement, {"processed_at": session.clock()}).to_arrow_table()
-            yield found.cast(arrow_schema(TARGET))
+            now = session.clock()
+            found = cursor.execute(statement, {"processed_at": now}).to_arrow_table().cast(arrow_schema(TARGET))
+            require(session, {TARGET: found}, now, {SOURCE: day_sql(snapshot, day)}, snapshot.snapshot_id)
+            yield found

@@ -26,7 +26,6 @@ TRADES = SilverStep(
     ),
     rules="trades_rules.sql",
     rows="trades_rows.sql",
-    contract="silver.trades",
 )
 ORDERBOOK = SilverStep(
     source="bronze.orderbook_snapshots",
@@ -35,7 +34,6 @@ ORDERBOOK = SilverStep(
     content=("timestamp", "symbol", "bids", "asks"),
     rules="orderbook_rules.sql",
     rows="orderbook_rows.sql",
-    contract="silver.orderbook",
 )
 QUOTES = SilverStep(
     source="bronze.quotes",

@@ -1,8 +1,8 @@
-"""Rows of bronze that break a rule, kept with the rule they broke.
+"""Rows that break a rule, kept with the rule they broke.
 
-In: judged rows with ``rule`` and ``why``. Out: rows of ``silver.rejected_records``, one per Kafka record
-and rule. On a crash: looking for what is there already and appending is one compare-and-swap, so repeating it
-adds nothing.
+In: judged rows of bronze with ``rule`` and ``why``; rows of any table that break a critical check of its data
+contract. Out: rows of ``silver.rejected_records``, one per row and rule. On a crash: looking for what is there
+already and appending is one compare-and-swap, so repeating it adds nothing.
 """
 
 from __future__ import annotations
@@ -49,6 +49,45 @@ def reject(session: BatchSession, source: str, rows: pa.Table, now: datetime) ->
         for batch in rows.to_batches(max_chunksize=BATCH_ROWS)
     )
     return compare_and_swap(TABLE, lambda: _append(session, source, records))
+
+
+def refuse(session: BatchSession, table: str, rule: str, why: str, rows: pa.Table, now: datetime) -> int:
+    """Keep rows that break a check of ``table``'s data contract; returns how many were not kept before.
+
+    What a run writes into a row, as ``_processed_at``, is left out: the same row fails with every run.
+    """
+    if not rows.num_rows:
+        return 0
+    kept = [name for name in rows.column_names if not name.startswith("_") or name in _KEY]
+    records = [
+        {
+            "source_table": table,
+            "rule": rule,
+            "reason": why,
+            "record": _as_text(row),
+            "timestamp": row.get("timestamp"),
+            **{name: row.get(name) for name in _KEY[:3]},
+            "_rejected_at": now,
+        }
+        for row in rows.select(kept).to_pylist()
+    ]
+
+    def attempt() -> int:
+        known = session.catalog.load_table(TABLE)
+        before = known.scan(
+            f"source_table = '{table}' and rule = '{rule}'", selected_fields=("record",)
+        ).to_arrow()
+        texts = set(before["record"].to_pylist())
+        fresh = {record["record"]: record for record in records if record["record"] not in texts}
+        if fresh:
+            with transaction(known) as commit:
+                commit.append(
+                    pa.Table.from_pylist(list(fresh.values()), schema=arrow_schema(TABLE)),
+                    snapshot_properties=carried(known),
+                )
+        return len(fresh)
+
+    return compare_and_swap(TABLE, attempt)
 
 
 def rejected_on(session: BatchSession, source: str, day: date) -> set[RecordKey]:
@@ -106,7 +145,7 @@ def _record(source: str, row: dict[str, Any], now: datetime) -> dict[str, Any]:
         "source_table": source,
         "rule": rule,
         "reason": why,
-        "record": json.dumps(row, default=_as_json, ensure_ascii=False),
+        "record": _as_text(row),
         "timestamp": row["timestamp"],
         "_kafka_topic": row["_kafka_topic"],
         "_kafka_partition": row["_kafka_partition"],
@@ -115,10 +154,14 @@ def _record(source: str, row: dict[str, Any], now: datetime) -> dict[str, Any]:
     }
 
 
+def _as_text(row: dict[str, Any]) -> str:
+    return json.dumps(row, default=_as_json, ensure_ascii=False)
+
+
 def _as_json(value: object) -> str:
     """Decimals as text, so that no digit is lost; times in RFC 3339."""
     if isinstance(value, Decimal):
         return format(value, "f")
-    if isinstance(value, datetime):
+    if isinstance(value, date):
         return value.isoformat()
     raise TypeError(f"a column of type {type(value).__name__} has no JSON form here")

@@ -40,6 +40,7 @@ from lakehouse.days import day_files, replace_days, window
 from lakehouse.duck import files_sql
 from lakehouse.incremental import Watermark, appended_since, read_watermark
 from lakehouse.quality.gate import require
+from lakehouse.quality.layer import require_sound
 from lakehouse.silver.rejected import RecordKey, keep_only, record_keys, reject, rejected_on
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles
 from lakehouse.state import STATE_PREFIX, WATERMARK, carried, read_state
@@ -76,8 +77,6 @@ class SilverStep:
     """Name of the SQL file that finds the rule each row of ``arrived`` breaks."""
     rows: str
     """Name of the SQL file that selects the target's rows from ``fresh`` and ``dim_symbol``."""
-    contract: str | None = None
-    """Data contract that the new rows have to pass before they are committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,8 @@ def refine(session: BatchSession, step: SilverStep, portion_rows: int = PORTION_
     """Run the step until silver has what bronze had when it began.
 
     Raises:
-        ContractViolationError: the new rows break the data contract; none of their portion is committed.
+        ContractViolationError: the new rows, or bronze, break the data contract; none of their portion is
+            committed.
         CommitFailedException: other writers won every race; nothing is lost, run it again.
     """
 
@@ -175,6 +175,8 @@ def _refine(
     since = read_watermark(target) or Watermark()
     appended = appended_since(step.source, source, since, session.manifests)
     portions = _portions(appended.files, portion_rows)
+    if portions:
+        require_sound(session, step.source)
     done = StepResult()
     for number, files in enumerate(portions, 1):
         if number == len(portions):
@@ -284,8 +286,8 @@ def _judge(
     cursor.register("dim_symbol", companies.rows)
     statement = f"{_sql(step.rows)} {_sql('dim_symbol_join.sql')}"
     rows = cursor.execute(statement, {"processed_at": now}).to_arrow_table().cast(arrow_schema(step.target))
-    if rows.num_rows and step.contract is not None:
-        require(session, step.contract, step.target, rows, now)
+    if rows.num_rows:
+        require(session, {step.target: rows}, now, {DIM_SYMBOL: companies.rows})
     duplicates = counts.get("duplicate", 0)
     result = StepResult(
         arrived=counts["arrived"],

@@ -102,13 +102,13 @@ def session(home: Path) -> BatchSession:
     return BatchSession.open(LakehouseSettings(data_dir=home))
 
 
-def fill(home: Path, rows: int, first: int = 0, table: str = "bronze.trades") -> None:
+def fill(home: Path, rows: int, first: int = 0, table: str = "bronze.trades", step_us: int = STEP_US) -> None:
     """Append rows ``first`` to ``first + rows`` to bronze, in commits of :data:`COMMIT_ROWS`."""
     lake = session(home)
     create_tables(lake.catalog)
     seed_dim_symbol(lake.catalog, read_symbols(), as_of=datetime.now(UTC))
     target, schema = lake.catalog.load_table(table), arrow_schema(table)
-    statement = (TRADES if table == "bronze.trades" else BOOKS).format(start=START_US, step=STEP_US)
+    statement = (TRADES if table == "bronze.trades" else BOOKS).format(start=START_US, step=step_us)
     names = [info.symbol for info in read_symbols()]
     with duckdb.connect(config={"threads": 2, "memory_limit": "1GB"}) as connection:
         connection.execute("set TimeZone = 'UTC'")

@@ -63,7 +63,7 @@ def test_what_trying_again_cannot_mend_is_not_tried_again() -> None:
     def again(error: Exception) -> bool:
         return worth_retrying(None, None, asyncio.run(exception_to_failed_state(error)))
 
-    broken = CheckOutcome("silver.trades", "a", "a", None, "critical", "failed")
+    broken = CheckOutcome("silver.trades", "a", "a", "a", None, "critical", "failed")
     assert again(ConnectionError("away"))
     assert not again(ValueError("no such day"))
     assert not again(ContractViolationError("silver.trades", [broken]))

@@ -13,6 +13,7 @@ from flows.table_metrics import TableMetrics
 from lakehouse.batch import BatchSession
 from lakehouse.quality.contract import CheckOutcome
 from lakehouse.quality.gate import record
+from lakehouse.quality.layer import check
 from lakehouse.settings import LakehouseSettings
 from lakehouse.tables import TABLES, arrow_schema, create_tables
 
@@ -49,7 +50,8 @@ def test_gauges_show_rows_events_commits_and_contracts(session: BatchSession) ->
     table = session.catalog.load_table("bronze.market_stats")
     for _ in range(2):
         table.append(pa.Table.from_pylist([row, row], schema=arrow_schema("bronze.market_stats")))
-    record(session, "silver.trades", [CheckOutcome("silver.trades", "a", "a", None, "critical", "failed")], EVENT)
+    failed = CheckOutcome("silver.trades", "a", "a", "a", None, "critical", "failed")
+    record(session, "run", {"silver.trades": [failed]}, EVENT)
     assert metrics.poll() == 2
     assert registry.get_sample_value("tickhouse_table_rows", labels) == 4
     assert registry.get_sample_value("tickhouse_table_snapshots", labels) == 2
@@ -61,4 +63,10 @@ def test_gauges_show_rows_events_commits_and_contracts(session: BatchSession) ->
     assert committed == head.timestamp_ms / 1000
     contract = {"contract": "silver.trades"}
     assert registry.get_sample_value("tickhouse_quality_check_passed", contract) == 0
+    check(session, "dimensions")
+    metrics.poll()
+    of_table = {"layer": "dimensions", "table": "dim_time"}
+    assert registry.get_sample_value("tickhouse_quality_score", of_table) == 1
+    assert registry.get_sample_value("tickhouse_quality_score", of_table | {"table": "all"}) == 1
+    assert registry.get_sample_value("tickhouse_table_volume_deviation_percent", of_table) == 0
     assert metrics.poll() == 0

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from lakehouse.batch import BatchSession
 from lakehouse.quality.contract import CheckOutcome
 from lakehouse.quality.gate import ContractViolationError, contracts_passed, record, require
 
-PASSED = CheckOutcome("c", "checks.a", "a holds", None, "critical", "passed", 0.0, 0, 10)
-FAILED = replace(PASSED, check="checks.b", outcome="failed", failing_rows=3, example="price=-1")
+PASSED = CheckOutcome("c", "checks.a", "a", "a holds", None, "critical", "passed", 0.0, 0, 10)
+FAILED = replace(PASSED, check="checks.b", outcome="failed", failing_rows=3, failing=pa.table({"price": [-1]}))
 
 
 def results(session: BatchSession) -> list[dict[str, Any]]:
@@ -20,7 +21,7 @@ def results(session: BatchSession) -> list[dict[str, Any]]:
 
 
 def test_a_run_is_one_commit_with_a_row_a_check(session: BatchSession) -> None:
-    record(session, "silver.trades", [PASSED, FAILED], session.clock(), snapshot_id=7)
+    record(session, "run", {"silver.trades": [PASSED, FAILED]}, session.clock(), {"silver.trades": 7})
     rows = {row["check_name"]: row for row in results(session)}
     assert rows["checks.b"]["outcome"] == "failed"
     assert rows["checks.b"]["message"] == "a holds: failed on 3 of 10 rows, for example price=-1"
@@ -33,11 +34,11 @@ def test_the_head_says_of_every_contract_whether_it_held_last(session: BatchSess
         return contracts_passed(session.catalog.load_table("quality.check_results"))
 
     assert passed() == {}
-    record(session, "silver.trades", [PASSED, FAILED], session.clock())
-    record(session, "gold.x", [replace(PASSED, contract="d")], session.clock())
-    assert passed() == {"c": False, "d": True}
-    record(session, "silver.trades", [PASSED, replace(FAILED, severity="warning")], session.clock())
-    assert passed() == {"c": True, "d": True}
+    record(session, "1", {"silver.trades": [PASSED, FAILED]}, session.clock())
+    record(session, "2", {"gold.x": [PASSED]}, session.clock())
+    assert passed() == {"silver.trades": False, "gold.x": True}
+    record(session, "3", {"silver.trades": [PASSED, replace(FAILED, severity="warning")]}, session.clock())
+    assert passed() == {"silver.trades": True, "gold.x": True}
 
 
 def test_a_check_that_could_not_be_evaluated_stops_too(
@@ -46,5 +47,5 @@ def test_a_check_that_could_not_be_evaluated_stops_too(
     outcome = replace(PASSED, outcome="error", title="contract could not be evaluated: no column x")
     monkeypatch.setattr("lakehouse.quality.gate.verify", lambda *_: [outcome])
     with pytest.raises(ContractViolationError, match="no column x"):
-        require(session, "c", "silver.trades", None, session.clock())
+        require(session, {"silver.trades": pa.table({})}, session.clock())
     assert [row["outcome"] for row in results(session)] == ["error"]
