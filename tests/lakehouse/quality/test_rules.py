@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
-from lakehouse.quality.contract import CheckOutcome, verify
-from lakehouse.quality.definition import LAYERS, contract, contracts, mentioned, statistics
+from lakehouse.quality.contract import CheckOutcome, load_soda, verify
+from lakehouse.quality.definition import DATA_SOURCE, FOLDER, LAYERS, contract, contracts, mentioned, statistics
 from lakehouse.quality.partition import observed
 from lakehouse.tables import TABLES, arrow_schema
 from tests.lakehouse.quality.market import AFTER, MIDNIGHT
@@ -124,3 +125,23 @@ def test_a_column_that_is_gone_stops_the_layer(good: Views, table: str) -> None:
 def test_a_table_without_rows_is_reported(good: Views, table: str) -> None:
     found = failing(table, good | {table: good[table].schema.empty_table()})
     assert found["row_count"].severity == ("critical" if table.startswith("dimensions.") else "warning")
+
+
+def test_every_file_is_a_contract_that_soda_verifies_as_it_is(good: Views) -> None:
+    load_soda()
+    from soda_core.common.yaml import ContractYamlSource
+    from soda_core.contracts.contract_verification import ContractVerificationSession
+    from soda_duckdb.common.data_sources.duckdb_data_source import DuckDBDataSourceImpl
+
+    with duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        for name, rows in good.items():
+            connection.register("rows_of_" + name.replace(".", "_"), rows)
+            connection.execute(f"create schema if not exists {name.split('.')[0]}")
+            connection.execute(f"create view {name} as select * from rows_of_{name.replace('.', '_')}")
+        session = ContractVerificationSession.execute(
+            contract_yaml_sources=[ContractYamlSource.from_file_path(str(FOLDER / f"{t}.yml")) for t in EVERY],
+            data_source_impls=[DuckDBDataSourceImpl.from_existing_cursor(connection, DATA_SOURCE)],
+        )
+    assert session.get_errors_str() == ""
+    assert [result.is_passed for result in session.contract_verification_results] == [True] * len(EVERY)
