@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import duckdb
 import pytest
 
 from lakehouse.batch import BatchSession
+from lakehouse.catalog import open_catalog
+from lakehouse.dimensions.dim_symbol import read_symbols, seed_dim_symbol
 from lakehouse.gold.step import publish
 from lakehouse.gold.traders import publish_traders
 from lakehouse.rebuild import REBUILDABLE, Progress, days_between, rebuild
+from lakehouse.settings import LakehouseSettings
 from lakehouse.silver.activity import refine_activity
 from lakehouse.silver.events import STEPS, TRADES, refine_orderbook, refine_orders, refine_quotes, refine_trades
 from lakehouse.silver.step import rebuild_day, totals
+from lakehouse.tables import create_tables
+from tests.lakehouse.conftest import Bronze
 
 MONDAY = datetime(2026, 3, 9, 12, tzinfo=UTC)
+CLOCK = datetime(2026, 3, 14, tzinfo=UTC)
 WRITTEN = ("_processed_at", "_aggregated_at")
 EVERY = (*REBUILDABLE, "silver.rejected_records")
 
@@ -41,9 +49,14 @@ def refine(session: BatchSession) -> None:
     publish_traders(session)
 
 
-@pytest.fixture
-def refined(session: BatchSession, bronze: Any) -> BatchSession:
+@pytest.fixture(scope="module")
+def three_days(tmp_path_factory: pytest.TempPathFactory, database: duckdb.DuckDBPyConnection) -> LakehouseSettings:
     """Three days of everything: valid, redelivered, contradicting and broken rows, in several runs."""
+    settings = LakehouseSettings(data_dir=tmp_path_factory.mktemp("three-days") / "lake", query_refresh_seconds=0)
+    session = open_session(settings, database)
+    create_tables(session.catalog)
+    seed_dim_symbol(session.catalog, read_symbols(), as_of=CLOCK)
+    bronze = Bronze(session.catalog)
     for run in range(2):
         for number in range(3):
             at = {
@@ -62,7 +75,20 @@ def refined(session: BatchSession, bronze: Any) -> BatchSession:
             bronze.quotes(at, at | {"event_id": f"q{ident}"})
             bronze.orders(at, at | {"order_id": ""})
         refine(session)
-    return session
+    shutil.copytree(settings.data_dir, settings.data_dir.with_name("saved"))
+    return settings
+
+
+@pytest.fixture
+def refined(three_days: LakehouseSettings, database: duckdb.DuckDBPyConnection) -> BatchSession:
+    """The three days as they were made, in the same place, because tables know the paths of their files."""
+    shutil.rmtree(three_days.data_dir)
+    shutil.copytree(three_days.data_dir.with_name("saved"), three_days.data_dir)
+    return open_session(three_days, database)
+
+
+def open_session(settings: LakehouseSettings, database: duckdb.DuckDBPyConnection) -> BatchSession:
+    return BatchSession(open_catalog(settings), settings, database, clock=lambda: CLOCK)
 
 
 def test_a_full_rebuild_gives_the_same_rows(refined: BatchSession) -> None:
