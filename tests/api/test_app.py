@@ -60,6 +60,7 @@ def test_the_schema_is_served_as_sdl(served: Any) -> None:
     assert schema.query_type is not None
     assert set(schema.query_type.fields) == {
         "trades", "tradeById", "minuteCandles", "dailySummary", "marketOverview", "symbols", "orderBook",
+        "dataQuality",
     }  # fmt: skip
 
 
