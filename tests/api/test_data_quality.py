@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,8 @@ def test_scores_and_the_checks_behind_them_are_told(served: Any, session: BatchS
     assert {row["day"] for row in told["one"]} == {None}
     passed = {"checkName": "columns.tier.checks.missing", "severity": "critical", "outcome": "passed"}
     assert passed in told["one"][0]["checks"]
+
+
+def test_the_readmes_query_is_one(served: Any) -> None:
+    (query,) = re.findall(r"`(\{ dataQuality[^`]+)`", (Path(__file__).parents[2] / "README.md").read_text())
+    assert served.data(query) == {"dataQuality": []}
