@@ -81,7 +81,7 @@ check: lint types test
 # The tests, on the broker that this machine has: test [PYTEST-ARGS] (TICKHOUSE_TEST_BROKER=kafka|embedded decides)
 [group('develop')]
 test *args: _sync
-    uv run --no-sync pytest -m "not e2e" -n 3 --dist loadfile "$@"
+    uv run --no-sync pytest -m "not e2e" -n 2 --dist loadfile "$@"
 
 # The tests that start the whole system
 [group('develop')]

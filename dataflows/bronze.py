@@ -50,17 +50,7 @@ from dataflows.metrics import (
 from dataflows.resume import resume_offsets
 from dataflows.run import cluster, log_to_stderr
 from dataflows.settings import StreamSettings
-from dataflows.topics import (
-    RAW_AGENT_ACTIONS,
-    RAW_MARKET_STATS,
-    RAW_ORDERBOOK_SNAPSHOTS,
-    RAW_ORDERS,
-    RAW_QUOTES,
-    RAW_TRADES,
-    RAW_TRADING_HALTS,
-    Stopped,
-    ensure_topics,
-)
+from dataflows.topics import TABLE_OF_TOPIC, Stopped, ensure_topics
 from lakehouse.append import TRANSIENT, append_exactly_once, expire_snapshots
 from lakehouse.catalog import CatalogUnavailableError, open_catalog
 from lakehouse.frames import FrameParser, Records
@@ -71,15 +61,6 @@ from lakehouse.tables import create_tables
 log = logging.getLogger(__name__)
 
 FLOW = "bronze"
-TABLE_OF_TOPIC: dict[str, str] = {
-    RAW_TRADES: "bronze.trades",
-    RAW_ORDERS: "bronze.orders",
-    RAW_QUOTES: "bronze.quotes",
-    RAW_ORDERBOOK_SNAPSHOTS: "bronze.orderbook_snapshots",
-    RAW_MARKET_STATS: "bronze.market_stats",
-    RAW_TRADING_HALTS: "bronze.trading_halts",
-    RAW_AGENT_ACTIONS: "bronze.agent_actions",
-}
 MAX_ROWS = 50_000
 """Rows at which a table commits early: 20 MB of frames, and a commit still takes well under a second."""
 GC_THRESHOLD = 200_000

@@ -73,6 +73,17 @@ TOPICS: dict[str, Topic] = {
 
 RAW_TOPICS = tuple(name for name in TOPICS if name.startswith("raw."))
 
+TABLE_OF_TOPIC: dict[str, str] = {
+    RAW_TRADES: "bronze.trades",
+    RAW_ORDERS: "bronze.orders",
+    RAW_QUOTES: "bronze.quotes",
+    RAW_ORDERBOOK_SNAPSHOTS: "bronze.orderbook_snapshots",
+    RAW_MARKET_STATS: "bronze.market_stats",
+    RAW_TRADING_HALTS: "bronze.trading_halts",
+    RAW_AGENT_ACTIONS: "bronze.agent_actions",
+}
+"""Raw topic → the table of bronze that keeps it."""
+
 TOPIC_OF_EVENT: dict[str, str] = {
     "TradeExecuted": RAW_TRADES,
     "OrderPlaced": RAW_ORDERS,

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, TopicPartition
 from prometheus_client import Gauge
 
 from dataflows.settings import StreamSettings
-from dataflows.topics import RAW_TOPICS
+from dataflows.topics import RAW_TOPICS, TABLE_OF_TOPIC
 from flows.asset import Outcome, asset, report
 from flows.batch_flow import batch_flow
 from flows.session import lake_session
@@ -51,7 +51,7 @@ def check_bronze(session: BatchSession, bounds: Callable[[str], Bounds], now: da
     """Look at every table of bronze. ``bounds`` asks the broker about a topic: all its partitions."""
     found = []
     for topic in RAW_TOPICS:
-        name = "bronze." + topic.removeprefix("raw.").replace("-", "_")
+        name = TABLE_OF_TOPIC[topic]
         table = session.catalog.load_table(name)
         snapshot = session.manifests.files(name, table)
         newest = max((file.last for file in snapshot.files if file.last is not None), default=None)

@@ -98,6 +98,26 @@ QUOTE = (
     Column("best_ask_size", PRICE, "Quantity at the best ask"),
     Column("spread", PRICE, "Best ask minus best bid", required=False),
 )
+ORDER = (
+    Column("event_type", TEXT, "OrderPlaced or OrderCancelled"),
+    *EVENT,
+    Column("order_id", TEXT, "Id of the order"),
+    SYMBOL,
+    SIDE,
+    *optional(
+        Column("order_type", TEXT, "Market or Limit; null on a cancellation"),
+        Column("price", PRICE, "Limit price; null for a market order"),
+        Column("quantity", PRICE, "Quantity ordered; null on a cancellation"),
+        Column("remaining_quantity", PRICE, "Quantity cancelled; null on a placement"),
+    ),
+    Column("agent_id", TEXT, "Agent whose order it is"),
+    *optional(
+        Column("agent_type", TEXT, "Kind of agent; null on a cancellation"),
+        Column("reason", TEXT, "Why it was cancelled; null on a placement"),
+        Column("time_in_force", TEXT, "How long it stands; null: until cancelled, and on a cancellation"),
+        Column("replaces", TEXT, "Order, just cancelled as Replaced, whose place it takes; mostly null"),
+    ),
+)
 COMPANY = optional(
     Column("company_name", TEXT, "Company, as of the event; null for an unknown symbol"),
     Column("sector", TEXT, "Sector, as of the event; null for an unknown symbol"),

@@ -7,7 +7,7 @@ rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -37,15 +37,6 @@ class Piece:
     def __str__(self) -> str:
         days = str(self.days[0]) if len(self.days) == 1 else f"{self.days[0]}..{self.days[-1]}"
         return f"{'+'.join(self.tables)} {days}"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A piece of the work is done."""
-
-    done: int
-    total: int
-    piece: Piece
 
 
 def days_between(first: date, last: date) -> tuple[date, ...]:
@@ -97,29 +88,6 @@ def run(session: BatchSession, piece: Piece) -> dict[str, int]:
         return {ACTIVITY: refine_activity(session, piece.days).rows}
     compute = publish if piece.tables == DAILY_TABLES else publish_traders
     return compute(session, piece.days).rows or {}
-
-
-def rebuild(
-    session: BatchSession,
-    days: Sequence[date],
-    tables: Collection[str] = REBUILDABLE,
-    progress: Callable[[Progress], None] | None = None,
-) -> dict[str, int]:
-    """Compute ``days`` of ``tables`` anew, one piece after the other; table → rows written.
-
-    Args:
-        progress: called after each piece of work.
-
-    Raises: see :func:`plan`, before anything was done, and :func:`run`; earlier pieces are done.
-    """
-    pieces = plan(session, days, tables)
-    written: dict[str, int] = {}
-    for number, piece in enumerate(pieces, 1):
-        for name, rows in run(session, piece).items():
-            written[name] = written.get(name, 0) + rows
-        if progress is not None:
-            progress(Progress(number, len(pieces), piece))
-    return written
 
 
 def _with_rows(session: BatchSession, source: str, days: Sequence[date]) -> list[date]:

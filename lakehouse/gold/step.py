@@ -83,10 +83,10 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
     written = dict.fromkeys(TABLES, 0)
     for first in range(0, len(days), DAYS_AT_ONCE):
         some = days[first : first + DAYS_AT_ONCE]
+        trades = [day_sql(snapshot, day) for day in some]
         with session.connection.cursor() as cursor:
-            rows = compute(cursor, (day_sql(snapshot, day) for day in some), now)
-        trades = " union all ".join(day_sql(snapshot, day) for day in some)
-        require(session, rows, now, {SOURCE: trades}, head.snapshot_id)
+            rows = compute(cursor, trades, now)
+        require(session, rows, now, {SOURCE: " union all ".join(trades)}, head.snapshot_id)
         state = computed_until(until) if some[-1] == days[-1] else {}
         for name in behind:
             written[name] += replace_days(session, targets[name], some, [rows[name]], state.copy)

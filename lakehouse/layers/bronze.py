@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from lakehouse.columns import (
+    AGENT,
     EVENT,
     KAFKA,
     KAFKA_KEY,
     LEVEL,
     LEVELS,
     LONG,
+    ORDER,
     PRICE,
     QUOTE,
-    SIDE,
     SYMBOL,
     TEXT,
     TEXTS,
@@ -43,26 +44,7 @@ TABLES = (
     _bronze(
         "orders",
         "Orders placed and cancelled, one row per message of raw.orders",
-        (
-            Column("event_type", TEXT, "OrderPlaced or OrderCancelled"),
-            *EVENT,
-            Column("order_id", TEXT, "Id of the order"),
-            SYMBOL,
-            SIDE,
-            *optional(
-                Column("order_type", TEXT, "Market or Limit; null on a cancellation"),
-                Column("price", PRICE, "Limit price; null for a market order"),
-                Column("quantity", PRICE, "Quantity ordered; null on a cancellation"),
-                Column("remaining_quantity", PRICE, "Quantity cancelled; null on a placement"),
-            ),
-            Column("agent_id", TEXT, "Agent whose order it is"),
-            *optional(
-                Column("agent_type", TEXT, "Kind of agent; null on a cancellation"),
-                Column("reason", TEXT, "Why it was cancelled; null on a placement"),
-                Column("time_in_force", TEXT, "How long it stands; null: until cancelled, and on a cancellation"),
-                Column("replaces", TEXT, "Order, just cancelled as Replaced, whose place it takes; mostly null"),
-            ),
-        ),
+        ORDER,
         ("agent_id",),
     ),
     _bronze("quotes", "Changes of the top of book, one row per message of raw.quotes", QUOTE),
@@ -115,7 +97,7 @@ TABLES = (
         "Why agents acted, one row per message of raw.agent-actions",
         (
             *EVENT,
-            Column("agent_id", TEXT, "Agent"),
+            AGENT,
             Column("agent_type", TEXT, "Kind of agent"),
             SYMBOL,
             Column("action", TEXT, "What it did"),

@@ -23,13 +23,13 @@ from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.quality.contract import PASSED, CheckOutcome, verify
 from lakehouse.quality.definition import contracts
 from lakehouse.quality.gate import ContractViolationError, append_run, record
-from lakehouse.quality.partition import Partition, read_partition
+from lakehouse.quality.partition import SCORES, Partition, read_partition
 from lakehouse.quality.score import Score, mean, score
 from lakehouse.state import STATE_PREFIX, read_state
 
 log = logging.getLogger(__name__)
 
-TABLE = "quality.scores"
+TABLE = SCORES
 LAST_SCORES = STATE_PREFIX + "scores"
 """Summary property of the scores' table: JSON, table or layer → :class:`LastScore`'s fields."""
 

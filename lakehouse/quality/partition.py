@@ -28,11 +28,11 @@ from lakehouse.duck import files_sql, snapshot_sql
 from lakehouse.incremental import appended_since, read_watermark
 from lakehouse.quality.contract import Rows
 from lakehouse.quality.definition import mentioned, statistics
+from lakehouse.silver.rejected import TABLE as REJECTED
 from lakehouse.snapshots import EPOCH, SnapshotFiles
 from lakehouse.tables import TABLES
 
 SCORES = "quality.scores"
-REJECTED = "silver.rejected_records"
 DAYS_COMPARED = 7
 """Days before the one that is checked."""
 DAYS_NEEDED = 3

@@ -71,8 +71,8 @@ def _rows(session: BatchSession, snapshot: SnapshotFiles, days: Sequence[date]) 
     with session.connection.cursor() as cursor:
         define_rounding(cursor)
         for day in days:
-            cursor.execute(f"create or replace temp view trades as {day_sql(snapshot, day)}")
-            now = session.clock()
+            trades, now = day_sql(snapshot, day), session.clock()
+            cursor.execute(f"create or replace temp view trades as {trades}")
             found = cursor.execute(statement, {"processed_at": now}).to_arrow_table().cast(arrow_schema(TARGET))
-            require(session, {TARGET: found}, now, {SOURCE: day_sql(snapshot, day)}, snapshot.snapshot_id)
+            require(session, {TARGET: found}, now, {SOURCE: trades}, snapshot.snapshot_id)
             yield found

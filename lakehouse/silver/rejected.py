@@ -48,7 +48,7 @@ def reject(session: BatchSession, source: str, rows: pa.Table, now: datetime) ->
         pa.Table.from_pylist([_record(source, row, now) for row in batch.to_pylist()], schema=schema)
         for batch in rows.to_batches(max_chunksize=BATCH_ROWS)
     )
-    return compare_and_swap(TABLE, lambda: _append(session, source, records))
+    return compare_and_swap(TABLE, lambda: _append_new(session, source, records))
 
 
 def refuse(session: BatchSession, table: str, rule: str, why: str, rows: pa.Table, now: datetime) -> int:
@@ -79,13 +79,7 @@ def refuse(session: BatchSession, table: str, rule: str, why: str, rows: pa.Tabl
         ).to_arrow()
         texts = set(before["record"].to_pylist())
         fresh = {record["record"]: record for record in records if record["record"] not in texts}
-        if fresh:
-            with transaction(known) as commit:
-                commit.append(
-                    pa.Table.from_pylist(list(fresh.values()), schema=arrow_schema(TABLE)),
-                    snapshot_properties=carried(known),
-                )
-        return len(fresh)
+        return _append(session, known, pa.Table.from_pylist(list(fresh.values()), schema=arrow_schema(TABLE)))
 
     return compare_and_swap(TABLE, attempt)
 
@@ -112,7 +106,7 @@ def keep_only(session: BatchSession, source: str, day: date, keys: set[RecordKey
     compare_and_swap(TABLE, attempt)
 
 
-def _append(session: BatchSession, source: str, records: pa.Table) -> int:
+def _append_new(session: BatchSession, source: str, records: pa.Table) -> int:
     table = session.catalog.load_table(TABLE)
     lowest = min(records["_kafka_offset"].to_pylist())
     kept = record_keys(
@@ -122,12 +116,15 @@ def _append(session: BatchSession, source: str, records: pa.Table) -> int:
         ).to_arrow()
     )
     keys = zip(*(records[name].to_pylist() for name in _KEY), strict=True)
-    fresh = records.filter(pa.array([key not in kept for key in keys], pa.bool_()))
-    if fresh.num_rows:
+    return _append(session, table, records.filter(pa.array([key not in kept for key in keys], pa.bool_())))
+
+
+def _append(session: BatchSession, table: Table, rows: pa.Table) -> int:
+    if rows.num_rows:
         with transaction(table) as commit:
-            commit.append(fresh, snapshot_properties=carried(table))
+            commit.append(rows, snapshot_properties=carried(table))
         expire_snapshots(table, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
-    return int(fresh.num_rows)
+    return int(rows.num_rows)
 
 
 def _of_day(source: str, day: date) -> str:

@@ -25,9 +25,8 @@ import pyarrow as pa
 
 from lakehouse.days import all_days, day_sql, window
 from lakehouse.gold.step import SOURCE, publish
-from lakehouse.quality.contract import load_soda
 from lakehouse.silver.events import refine_trades
-from tests.benchmarks.lake import PANDAS, Run, fill, in_a_process, measured, report, session
+from tests.benchmarks.lake import PANDAS, Run, fill, in_a_process, measured, of_step, report, session
 
 MODULE = "tests.benchmarks.gold"
 TARGETS = {"textbook": 7.0, "decode": 0.5}
@@ -57,14 +56,11 @@ DAILY = (
 
 def prepare(home: Path) -> Run:
     """Bronze to silver, in a process of its own, so that the sides begin alike."""
-    lake = session(home)
-    return measured(lambda: str(refine_trades(lake)))
+    return of_step(home, refine_trades)
 
 
 def gold(home: Path) -> Run:
-    load_soda()
-    lake = session(home)
-    return measured(lambda: str(publish(lake)))
+    return of_step(home, publish)
 
 
 def decode(home: Path) -> Run:

@@ -24,6 +24,7 @@ import pyarrow as pa
 from lakehouse.append import append_exactly_once
 from lakehouse.batch import BatchSession
 from lakehouse.dimensions.dim_symbol import read_symbols, seed_dim_symbol
+from lakehouse.quality.contract import load_soda
 from lakehouse.settings import LakehouseSettings
 from lakehouse.tables import arrow_schema, create_tables
 from tests.benchmarks.brokers import ROOT
@@ -130,6 +131,13 @@ def measured(work: Callable[[], Any]) -> Run:
     result = work()
     used = time.process_time() - began
     return Run(used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, result)
+
+
+def of_step(home: Path, step: Callable[[BatchSession], object]) -> Run:
+    """What a batch step uses; Soda, which its contract needs, is loaded before."""
+    load_soda()
+    lake = session(home)
+    return measured(lambda: str(step(lake)))
 
 
 def in_a_process(module: str, side: str, home: Path, extra: tuple[str, ...] = (), *arguments: str) -> Run:

@@ -23,10 +23,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lakehouse.quality.contract import load_soda
 from lakehouse.silver.events import refine_orderbook, refine_trades
 from lakehouse.tables import arrow_schema
-from tests.benchmarks.lake import PANDAS, Run, fill, in_a_process, measured, report, session
+from tests.benchmarks.lake import PANDAS, Run, fill, in_a_process, measured, of_step, report, session
 
 MODULE = "tests.benchmarks.silver"
 TARGETS = {"textbook": 3.5, "copy": 0.45, "books_textbook": 10.0}
@@ -35,15 +34,11 @@ FLOATS = ("price", "quantity")
 
 
 def silver(home: Path) -> Run:
-    load_soda()
-    lake = session(home)
-    return measured(lambda: str(refine_trades(lake)))
+    return of_step(home, refine_trades)
 
 
 def books(home: Path) -> Run:
-    load_soda()
-    lake = session(home)
-    return measured(lambda: str(refine_orderbook(lake)))
+    return of_step(home, refine_orderbook)
 
 
 def copy(home: Path) -> Run:

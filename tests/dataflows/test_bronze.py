@@ -22,9 +22,15 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from pyiceberg.catalog import Catalog
 
-from dataflows.bronze import TABLE_OF_TOPIC
 from dataflows.settings import StreamSettings
-from dataflows.topics import DLQ_PROCESSING, RAW_ORDERBOOK_SNAPSHOTS, RAW_TRADES, RAW_TRADING_HALTS, ensure_topics
+from dataflows.topics import (
+    DLQ_PROCESSING,
+    RAW_ORDERBOOK_SNAPSHOTS,
+    RAW_TRADES,
+    RAW_TRADING_HALTS,
+    TABLE_OF_TOPIC,
+    ensure_topics,
+)
 from lakehouse.catalog import open_catalog
 from lakehouse.settings import LakehouseSettings
 from lakehouse.state import committed_offsets

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from dataflows.settings import StreamSettings
@@ -100,10 +100,23 @@ def enrichment(cluster: Cluster) -> Iterator[None]:
     assert process.wait(timeout=30) == 0, (cluster.settings.root / "enrichment.log").read_text()
 
 
-def test_every_topic_has_three_copies_of_which_two_acknowledge(cluster: Cluster) -> None:
+def test_every_topic_has_three_copies_of_which_two_acknowledge(
+    cluster: Cluster, eventually: Callable[[Callable[[], bool]], None]
+) -> None:
     admin = AdminClient({"bootstrap.servers": cluster.broker.address})
     consumer = Consumer({"bootstrap.servers": cluster.broker.address, "group.id": "user"})
-    consumer.commit(offsets=[TopicPartition(RAW_TRADES, 0, 0)], asynchronous=False)  # makes an internal topic
+
+    def committed() -> bool:
+        """The first commit makes an internal topic, whose coordinator may still move."""
+        try:
+            consumer.commit(offsets=[TopicPartition(RAW_TRADES, 0, 0)], asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.NOT_COORDINATOR:
+                raise
+            return False
+        return True
+
+    eventually(committed)
     consumer.close()
     found = admin.list_topics(timeout=10).topics
     names = [*TOPICS, "__consumer_offsets"]

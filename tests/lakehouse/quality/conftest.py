@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from dataflows.bronze import TABLE_OF_TOPIC
+from dataflows.topics import TABLE_OF_TOPIC
 from lakehouse.append import append_exactly_once
 from lakehouse.batch import BatchSession
 from lakehouse.catalog import open_catalog

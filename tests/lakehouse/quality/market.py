@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from dataflows.bronze import TABLE_OF_TOPIC
-from dataflows.topics import TOPIC_OF_EVENT
+from dataflows.topics import TABLE_OF_TOPIC, TOPIC_OF_EVENT
 from dataflows.wire import decode_exact
 from lakehouse.frames import FrameParser, Records
 from simulator.exchange import Exchange
