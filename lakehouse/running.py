@@ -99,7 +99,6 @@ def limited(
     Raises:
         QueryTimeoutError: it took too long.
         QueryCancelledError: ``cancellation`` was used.
-        KeyboardInterrupt: Ctrl-C.
     """
     running = _Running(cursor)
     timer = _timer(begun + seconds - time.monotonic(), lambda: running.stop(QueryTimeoutError(seconds)))
@@ -113,10 +112,6 @@ def limited(
         if running.reason is None:
             raise
         raise running.reason from error
-    except RuntimeError as error:
-        if str(error) != "Query interrupted":
-            raise
-        raise KeyboardInterrupt from error  # what DuckDB makes of a Ctrl-C in the main thread
     finally:
         running.end()
         timer.cancel()

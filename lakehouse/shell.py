@@ -15,7 +15,8 @@ import contextlib
 import csv
 import readline
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -26,7 +27,7 @@ from rich.table import Table
 from lakehouse.as_of import parse_as_of
 from lakehouse.catalog import CatalogUnavailableError
 from lakehouse.query import Lake
-from lakehouse.running import QueryCancelledError, QueryTimeoutError
+from lakehouse.running import Cancellation, QueryTimeoutError
 from lakehouse.settings import LakehouseSettings
 from lakehouse.snapshots import SnapshotUnknownError
 from lakehouse.tables import TABLES
@@ -37,19 +38,22 @@ HISTORY_LINES = 1_000
 READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 """Kinds of statements that change nothing; DESCRIBE, SHOW, SUMMARIZE and FROM are of the first."""
 HELP = "Statements end with ;  \\d lists the tables, \\d TABLE its columns, \\q leaves, Ctrl-C stops a statement."
-FAILURES = (duckdb.Error, QueryTimeoutError, QueryCancelledError, SnapshotUnknownError)
+FAILURES = (duckdb.Error, QueryTimeoutError, SnapshotUnknownError)
 
 
 class RefusedError(ValueError):
     """The statement is of a kind that is not run here."""
 
 
-@contextlib.contextmanager
-def run(lake: Lake, text: str) -> Iterator[pa.RecordBatchReader]:
-    """The rows of one statement.
+def run(lake: Lake, text: str, out: Callable[[pa.RecordBatchReader], None]) -> None:
+    """Give the rows of one statement to ``out``.
+
+    Both run in a thread of their own, so that this one hears Ctrl-C at once: DuckDB looks for signals between its
+    tasks, and a task can last as long as the statement.
 
     Raises:
         RefusedError: several statements, none, or one that does more than read.
+        KeyboardInterrupt: Ctrl-C; the statement has ended.
         Exception: one of :data:`FAILURES`.
     """
     statements = duckdb.extract_statements(text)
@@ -57,8 +61,19 @@ def run(lake: Lake, text: str) -> Iterator[pa.RecordBatchReader]:
         raise RefusedError(f"one statement at a time, not {len(statements)}")
     if statements[0].type not in READING:
         raise RefusedError(f"{statements[0].type.name} is not run here: the lakehouse is only read")
-    with lake.batches(text) as rows:
-        yield rows
+    cancellation = Cancellation()
+
+    def answer() -> None:
+        with lake.batches(text, cancellation=cancellation) as rows:
+            out(rows)
+
+    with ThreadPoolExecutor(1) as thread:
+        answered = thread.submit(answer)
+        try:
+            answered.result()
+        except KeyboardInterrupt:
+            cancellation.cancel()
+            raise
 
 
 def show(rows: pa.RecordBatchReader, console: Console) -> None:
@@ -99,8 +114,7 @@ def converse(lake: Lake, console: Console, settings: LakehouseSettings) -> None:
                 return
             if statement.endswith(";"):
                 typed = ""
-                with run(lake, statement) as rows:
-                    show(rows, console)
+                run(lake, statement, lambda rows: show(rows, console))
         except EOFError:
             return
         except KeyboardInterrupt:
@@ -150,8 +164,10 @@ def main() -> int:
             if arguments.statement is None:
                 converse(shown, console, settings)
             else:
-                with run(shown, arguments.statement) as rows:
-                    print_csv(rows) if arguments.csv else show(rows, console)
+                run(shown, arguments.statement, print_csv if arguments.csv else lambda rows: show(rows, console))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     except (CatalogUnavailableError, RefusedError, *FAILURES) as error:
         print(error, file=sys.stderr)
         return 1

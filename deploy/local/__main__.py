@@ -296,13 +296,13 @@ def parse(arguments: list[str]) -> tuple[list[str], Options]:
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit code."""
-    if arguments[:1] == ["run"] and len(arguments) > 1:
-        run(arguments[1:])
-    if not arguments or arguments[0] not in COMMANDS:
-        say("\n".join(f"  {name:<8} {command.__doc__}" for name, command in COMMANDS.items()))
-        return 2
-    words, options = parse(arguments[1:])
     try:
+        if arguments[:1] == ["run"] and len(arguments) > 1:
+            run(arguments[1:])
+        if not arguments or arguments[0] not in COMMANDS:
+            say("\n".join(f"  {name:<8} {command.__doc__}" for name, command in COMMANDS.items()))
+            return 2
+        words, options = parse(arguments[1:])
         COMMANDS[arguments[0]](words, options)
     except LaunchError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from deploy.local.broker import Broker
+from deploy.local.errors import LaunchError
 from deploy.local.services import Feed, Service, service_environment, services
 from deploy.local.settings import LocalSettings
 
@@ -46,17 +47,27 @@ class Launch:
 
     @classmethod
     def load(cls, settings: LocalSettings) -> Self | None:
-        """The start that was remembered last under this data directory, with the ports it used."""
+        """The start that was remembered last under this data directory, with the ports it used.
+
+        Raises:
+            LaunchError: another version of Tickhouse wrote it.
+        """
         path = _path(settings)
         if not path.exists():
             return None
         said = json.loads(path.read_text())
-        file = said["feed"]["file"]
-        return cls(
-            settings.model_copy(update=said["ports"] | {"storage": said.get("storage")}),
-            Broker(**said["broker"]),
-            Feed(Path(file) if file else None, said["feed"]["speed"]),
-        )
+        try:
+            file = said["feed"]["file"]
+            return cls(
+                settings.model_copy(update=said["ports"] | {"storage": said["storage"]}),
+                Broker(**said["broker"]),
+                Feed(Path(file) if file else None, said["feed"]["speed"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise LaunchError(
+                f"{settings.root} was made by another version of Tickhouse ({path.name}: {error}) and "
+                "is untouched: start that version, set another TICKHOUSE_DATA_DIR, or `just reset`."
+            ) from error
 
     def addresses(self) -> dict[str, str]:
         """What a person wants to open, by what it is."""

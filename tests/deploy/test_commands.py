@@ -131,6 +131,20 @@ def test_a_launch_is_remembered_with_its_ports(settings: LocalSettings, monkeypa
     assert [s.name for s in again.services()] == [s.name for s in first.services()]
 
 
+@pytest.mark.parametrize("command", [["up"], ["run", "lakehouse.shell"]])
+def test_data_of_another_version_are_left_alone_and_can_be_deleted(
+    command: list[str], settings: LocalSettings, capsys: Output
+) -> None:
+    Launch(settings, Broker("embedded", "127.0.0.1:1", "promise", [["x"]]), Feed()).save()
+    remembered = settings.run_dir / "launch.json"
+    remembered.write_text(remembered.read_text().replace('"commands"', '"command"'))
+    assert main(command) == 1
+    assert "was made by another version of Tickhouse (launch.json: " in capsys.readouterr().err
+    assert remembered.exists()
+    assert main(["reset", "yes=1"]) == 0
+    assert not remembered.exists()
+
+
 @pytest.mark.parametrize(("known", "wanted"), [("kafka", "embedded"), ("embedded", "a.example:9092")])
 def test_tables_filled_through_one_broker_are_not_continued_through_another(
     known: str, wanted: str, settings: LocalSettings, capsys: Output

@@ -97,14 +97,25 @@ def test_ctrl_c_stops_a_statement_and_not_the_conversation(filled: LakehouseSett
         assert shell.poll() is None
     shell.stdin.write(f"{ENDLESS}\n")
     shell.stdin.flush()
-    working_since = _cpu_ticks(shell.pid)
-    while _cpu_ticks(shell.pid) < working_since + 100:  # a second of work: the statement runs
-        assert shell.poll() is None
+    _await_work(shell, since=_cpu_ticks(shell.pid), ticks=100)
     shell.send_signal(signal.SIGINT)
     out, _, status = said(shell, "select 40 + 2 as answer;\n")
     assert status == 0
     assert "stopped" in out
+    assert "took longer" not in out
     assert "42" in out
+
+
+def test_ctrl_c_ends_a_lone_statement(filled: LakehouseSettings) -> None:
+    shell = start(filled, ENDLESS)
+    _await_work(shell, since=0, ticks=600)  # more than it takes to start
+    shell.send_signal(signal.SIGINT)
+    assert said(shell) == ("", "stopped\n", 130)
+
+
+def _await_work(shell: subprocess.Popen[str], since: int, ticks: int) -> None:
+    while _cpu_ticks(shell.pid) < since + ticks:  # hundredths of a second
+        assert shell.poll() is None
 
 
 def _cpu_ticks(pid: int) -> int:
