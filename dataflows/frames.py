@@ -15,14 +15,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+DECIMALS = 8
 UNIT = 100_000_000
 """Prices and quantities are counted in units of 1e-8."""
 _MAX_UNITS = 10**18
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-REFUSED = (msgspec.MsgspecError, RecursionError)
-"""What a decoder raises for bytes it cannot take; the latter for brackets nested too deep."""
+REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises for bytes it cannot take; the last for brackets nested too deep."""
 
 
 class FrameError(ValueError):
@@ -66,8 +67,8 @@ def decode_trade(frame: bytes) -> tuple[Trade, int]:
     return decoded.data, event_time(decoded.data.timestamp, decoded.timestamp)
 
 
-Sequenced = Annotated[int, msgspec.Meta(ge=0, lt=1 << 37)]
-"""A sequence that leaves room for the time in a trade's identity."""
+SEQUENCES = 1 << 37
+"""A smaller sequence leaves room for the time in a trade's identity."""
 DOUBLES_BELOW = 2e7
 """Below it doubles are closer to each other than 0.5e-8, so at most one multiple of 1e-8 is a given double."""
 
@@ -77,7 +78,7 @@ class _Print(msgspec.Struct, frozen=True, gc=False):
 
     symbol: str
     timestamp: datetime
-    sequence: Sequenced
+    sequence: Annotated[int, msgspec.Meta(ge=0, lt=SEQUENCES)]
     price: float
     quantity: float
     is_aggressive_buy: bool
@@ -156,7 +157,7 @@ def _print(frame: bytes, place: int) -> Print:
     price, quantity, sequence = units(trade.price), units(trade.quantity), trade.sequence
     if sequence is not None and not -(1 << 63) <= sequence < 1 << 63:
         raise FrameError(f"sequence {sequence} does not fit 64 bits")
-    if sequence is not None and 0 <= sequence < 1 << 37:
+    if sequence is not None and 0 <= sequence < SEQUENCES:
         identity = sequence << 26 ^ time_us
     else:
         digest = blake2b(f"{trade.symbol}|{trade.trade_id}".encode(), digest_size=8).digest()

@@ -7,20 +7,19 @@ In: trades in columns. Out: a :class:`Pane` for each symbol and minute. Amounts 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dataflows.tape import Integers, Tape
+from dataflows.compiled import compiled
+from dataflows.tape import Flags, Integers, Tape
 
 MINUTE_US = 60_000_000
-SUMMED_MAX = 1 << 13
+SUMMED_MAX = 1 << 16
 """Trades that :func:`panes_of` takes at once."""
-SUMMED_BELOW = 1 << 50
+SUMMED_BELOW = 1 << 46
 """Prices and quantities that it takes."""
 _HALF = (1 << 25) - 1
-_INT64 = np.iinfo(np.int64)
+_WHOLE = (1 << 50) - 1
 
 
 class Pane:
@@ -89,45 +88,56 @@ class _Codes(dict[str, int]):
 def panes_of(trades: Tape) -> Iterator[tuple[int, str, Pane]]:
     """Minute, symbol and pane, for each minute and symbol of some trades in any order, at most SUMMED_MAX.
 
-    Sums stay exact: amounts are below 2**50, so the three products of their halves and the sums of 2**13 of these
-    fit 64 bits.
+    Sums are exact: amounts are below 2**46 and trades at most 2**16, so their sums fit 64 bits, and what
+    products have above 2**50 is summed apart.
     """
     codes = _Codes()
     code = np.fromiter(map(codes.__getitem__, trades.symbol), np.int64, len(trades.symbol))
     minute = trades.time // MINUTE_US
-    first = minute.min()
-    group = (minute - first) * len(codes) + code
-    order = np.argsort(group.astype(np.uint16 if group.max() < 1 << 16 else np.int64), kind="stable")
-    group, time, sequence, price = group[order], trades.time[order], trades.sequence[order], trades.price[order]
-    quantity, buy = trades.quantity[order], trades.buy[order]
-    begins = np.concatenate(([0], np.flatnonzero(np.diff(group)) + 1))
-    counts = np.diff(begins, append=len(group))
-
-    def extreme(of: np.ufunc, worst: int) -> list[Integers]:
-        """Time, sequence and price of each group's first trade, or last."""
-        found, left = [], np.ones(len(group), np.bool_)
-        for column in (time, sequence, price):
-            best = of.reduceat(np.where(left, column, worst), begins)
-            left &= column == np.repeat(best, counts)
-            found.append(best)
-        return found
-
-    def total(column: NDArray[Any]) -> NDArray[Any]:
-        return np.add.reduceat(column, begins)
-
-    price_high, price_low = (price >> 25).astype(np.uint64), (price & _HALF).astype(np.uint64)
-    quantity_high, quantity_low = (quantity >> 25).astype(np.uint64), (quantity & _HALF).astype(np.uint64)
-    high = total(price_high * quantity_high).tolist()
-    middle = total(price_high * quantity_low + price_low * quantity_high).tolist()
-    low = total(price_low * quantity_low).tolist()
-    columns = [
-        *extreme(np.minimum, _INT64.max),
-        *extreme(np.maximum, _INT64.min),
-        *(np.maximum.reduceat(price, begins), np.minimum.reduceat(price, begins), total(quantity)),
-        *(counts, total(np.where(buy, quantity, 0))),
-    ]
+    first = int(minute.min())
+    sums = np.zeros(((int(minute.max()) - first + 1) * len(codes), _COLUMNS), np.int64)
+    _sum_up((minute - first) * len(codes) + code, *trades[1:6], sums)
     symbols = list(codes)
-    of_groups = (group[begins] + first * len(codes)).tolist()
-    for key, h, m, n, *pane in zip(of_groups, high, middle, low, *(c.tolist() for c in columns), strict=True):
-        pane[9:9] = [(h << 50) + (m << 25) + n]
-        yield key // len(codes), symbols[key % len(codes)], Pane(tuple(pane))
+    filled = np.flatnonzero(sums[:, _TRADES])
+    for group, (*pane, low, high) in zip(filled.tolist(), sums[filled].tolist(), strict=True):
+        pane[_NOTIONAL:_NOTIONAL] = [(high << 50) + low]
+        yield first + group // len(codes), symbols[group % len(codes)], Pane(tuple(pane))
+
+
+_NOTIONAL, _TRADES, _COLUMNS = 9, 9, 13
+"""Where the notional comes into a pane; where a row of sums has the number of trades; and its length, of which the
+last two are the notional's low 50 bits and the rest."""
+
+
+@compiled
+def _sum_up(
+    group: Integers,
+    time: Integers,
+    sequence: Integers,
+    price: Integers,
+    quantity: Integers,
+    buy: Flags,
+    sums: Integers,
+) -> None:
+    for i in range(len(group)):
+        pane = sums[group[i]]
+        t, s, p, q = time[i], sequence[i], price[i], quantity[i]
+        if pane[9] == 0:
+            pane[0], pane[1], pane[2] = t, s, p
+            pane[3], pane[4], pane[5] = t, s, p
+            pane[6], pane[7] = p, p
+        else:
+            if t < pane[0] or (t == pane[0] and (s < pane[1] or (s == pane[1] and p < pane[2]))):
+                pane[0], pane[1], pane[2] = t, s, p
+            if t > pane[3] or (t == pane[3] and (s > pane[4] or (s == pane[4] and p > pane[5]))):
+                pane[3], pane[4], pane[5] = t, s, p
+            pane[6] = max(pane[6], p)
+            pane[7] = min(pane[7], p)
+        pane[8] += q
+        pane[9] += 1
+        if buy[i]:
+            pane[10] += q
+        middle = (p >> 25) * (q & _HALF) + (p & _HALF) * (q >> 25)
+        low = pane[11] + (p & _HALF) * (q & _HALF) + ((middle & _HALF) << 25)
+        pane[11] = low & _WHOLE
+        pane[12] += (p >> 25) * (q >> 25) + (middle >> 25) + (low >> 50)

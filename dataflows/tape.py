@@ -1,79 +1,65 @@
 """Trades in columns: decoding many frames at once.
 
 In: frames of raw.trades. Out: a :class:`Tape`, the trades that :func:`dataflows.frames.decode_prints` makes rows
-of. Frames that are as an exchange prints them are decoded together, 512 at a time; where one of these is not, they
-are decoded one by one. Pure.
+of. Frames that are as an exchange prints them, byte for byte, are scanned by compiled code; others are decoded one
+by one. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
-from itertools import compress
+from operator import itemgetter
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
-from msgspec.structs import astuple
 from numpy.typing import NDArray
 
-from dataflows.frames import DOUBLES_BELOW, REFUSED, UNIT, Print, Sequenced, decode_prints
-
-CHUNK = 512
-"""Frames decoded at a time: what is made of them stays in the processor's cache, and a batch of 8,192 does not."""
-_STAMP = np.frombuffer(b"0000-00-00T00:00:00.000000Z", np.uint8)
-"""A time as an exchange prints it; the zeros stand for any digits."""
-_DATE = 10
-_CLOCK = [
-    (slice(begin, end), 10 ** np.arange(end - begin)[::-1])
-    for begin, end in ((11, 13), (14, 16), (17, 19), (20, 26))
-]
-"""Where hours, minutes, seconds and microseconds stand in it, and what each of their digits counts."""
-_EPOCH = date(1970, 1, 1)
-_ABOVE = np.where(ord("0") == _STAMP, np.uint8(9), np.uint8(0))
+from dataflows.compiled import compiled
+from dataflows.frames import DECIMALS, SEQUENCES, Print, decode_prints
 
 Integers = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+Words = NDArray[np.uint64]
+Flags = NDArray[np.bool_]
 
 
 class Tape(NamedTuple):
     """Columns of one length; a row is a :data:`dataflows.frames.Print`."""
 
-    symbol: list[str]
+    symbol: NDArray[np.object_]
     time: Integers
     sequence: Integers
     price: Integers
     quantity: Integers
-    buy: NDArray[np.bool_]
+    buy: Flags
     identity: Integers
     place: Integers
 
     @classmethod
     def of(cls, prints: Iterable[Print]) -> Tape:
-        symbol, *columns = list(zip(*prints, strict=True)) or [()] * len(cls._fields)
-        return cls._make([list(symbol), *map(np.array, columns, _TYPES)])
+        columns = list(zip(*prints, strict=True)) or [()] * len(cls._fields)
+        return cls._make(map(np.array, columns, _TYPES))
 
     @classmethod
     def joined(cls, tapes: Sequence[Tape]) -> Tape:
-        if len(tapes) == 1:
-            return tapes[0]
-        symbols, *columns = zip(*tapes, strict=True)
-        return cls._make([[symbol for some in symbols for symbol in some], *map(np.concatenate, columns)])
+        return tapes[0] if len(tapes) == 1 else cls._make(map(np.concatenate, zip(*tapes, strict=True)))
 
     def part(self, begin: int, end: int) -> Tape:
         """The rows from ``begin`` to before ``end``."""
         return Tape._make(column[begin:end] for column in self)
 
-    def where(self, good: NDArray[np.bool_]) -> Tape:
+    def where(self, good: Flags) -> Tape:
         """The rows that are true in ``good``."""
-        symbol, *columns = self
-        return Tape._make([list(compress(symbol, good.tolist())), *(column[good] for column in columns)])
+        return Tape._make(column[good] for column in self)
 
     def rows(self) -> Iterator[Print]:
-        symbol, *columns = self
-        return zip(symbol, *(column.tolist() for column in columns), strict=True)
+        return zip(*(column.tolist() for column in self), strict=True)
 
 
-_TYPES = [np.int64] * 4 + [np.bool_] + [np.int64] * 2
+_TYPES = [np.object_, *[np.int64] * 4, np.bool_, *[np.int64] * 2]
+CHUNK = 1_024
+"""Frames decoded at a time: they stay in the processor's cache, and those of a large batch do not."""
 
 
 def decode_tape(frames: Sequence[bytes]) -> tuple[Tape, dict[int, str]]:
@@ -81,68 +67,245 @@ def decode_tape(frames: Sequence[bytes]) -> tuple[Tape, dict[int, str]]:
     tapes: list[Tape] = []
     reasons: dict[int, str] = {}
     for begin in range(0, len(frames), CHUNK):
-        some = frames[begin : begin + CHUNK]
-        tape = _decode_common(some, begin)
-        if tape is None:
-            prints, refused = decode_prints(some, begin)
-            tape = Tape.of(prints)
-            reasons |= refused
+        tape, plain = _decode_plain(frames[begin : begin + CHUNK], begin)
+        if not plain.all():
+            others = []
+            for place in (np.flatnonzero(~plain) + begin).tolist():
+                prints, refused = decode_prints(frames[place : place + 1], place)
+                others += prints
+                reasons |= refused
+            tape = Tape.of(sorted([*tape.where(plain).rows(), *others], key=itemgetter(-1)))
         tapes.append(tape)
     return Tape.joined(tapes) if tapes else Tape.of(()), reasons
 
 
-class _Print(msgspec.Struct, frozen=True, gc=False):
-    symbol: str
-    timestamp: str
-    sequence: Sequenced
-    price: float
-    quantity: float
-    is_aggressive_buy: bool
+def _decode_plain(frames: Sequence[bytes], begin: int) -> tuple[Tape, Flags]:
+    """The frames that are as an exchange prints them, and which these are; the rows of the others mean nothing."""
+    count = len(frames)
+    raw = b"".join((*frames, bytes(8)))
+    words = np.ndarray(len(raw) - 8, np.uint64, raw, strides=(1,))
+    ends = np.cumsum(np.fromiter(map(len, frames), np.int64, count))
+    figures, names = np.zeros((5, count), np.int64), np.empty((count, 2), np.int64)
+    buy, plain = np.empty(count, np.bool_), np.empty(count, np.bool_)
+    named = _scan(np.frombuffer(raw, np.uint8), words, ends, figures, names, buy, plain)
+    symbols = np.array([*(raw[first:end].decode() for first, end in names[:named].tolist()), ""], np.object_)
+    symbol, time, sequence, price, quantity = figures
+    identity, place = sequence << 26 ^ time, np.arange(begin, begin + count)
+    return Tape(symbols[symbol], time, sequence, price, quantity, buy, identity, place), plain
 
 
-class _PrintFrame(msgspec.Struct, frozen=True, gc=False):
-    data: _Print
+_TEXTS = (
+    *(b'{"event_type":"TradeExecuted","data":{"event_id":"', b'","timestamp":"', b'","sequence":'),
+    *(b',"trade_id":"', b'","symbol":"', b'","price":', b',"quantity":', b',"buy_order_id":"'),
+    *(b'","sell_order_id":"', b'","buyer_agent_id":"', b'","seller_agent_id":"', b'","is_aggressive_buy":'),
+)
+"""What an exchange prints of each trade around its twelve values, of which the last ends the frame."""
+_WORDS = [(i, at) for i, text in enumerate(_TEXTS) for at in (*range(0, len(text) - 7, 8), len(text) - 8)]
+"""Texts are compared in words of eight bytes; the last word of one may overlap the one before."""
+_TEXT_SIZE = np.array([len(text) for text in _TEXTS])
+_TEXT_WORDS = np.cumsum([sum(i == of for of, _ in _WORDS) for i in range(-1, len(_TEXTS))])
+"""Where the words of each text begin; one more at the end."""
+_WORD_AT = np.array([at for _, at in _WORDS])
+_WORD = np.frombuffer(b"".join(_TEXTS[i][at : at + 8] for i, at in _WORDS), np.uint64)
+_LOWS, _HIGHS, _SPACES, _QUOTES, _SLASHES = (np.frombuffer(bytes([c]) * 8, np.uint64)[0] for c in b'\x01\x80 "\\')
+_BYTE, _HIGH = np.uint64(8), np.uint64(0x80)
+_TIME, _SEQUENCE, _SYMBOL, _PRICE, _QUANTITY, _BUY = 1, 2, 4, 5, 6, 11
+_TRUE, _FALSE = np.frombuffer(b"true}}", np.uint8), np.frombuffer(b"false}}", np.uint8)
+_STAMP = np.frombuffer(b"0000-00-00T00:00:00.000000Z", np.uint8)
+"""A time as an exchange prints it; the zeros stand for any digits."""
+_DAYS_BEFORE = np.array([0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365])
+"""How many days of a common year come before each month."""
+_DAYS_TO_EPOCH = date(1970, 1, 1).toordinal() - 1
+_TENS = 10 ** np.arange(19)
+_BAD = -1
 
 
-_DECODE = msgspec.json.Decoder(_PrintFrame).decode
+@compiled
+def _scan(
+    raw: Bytes, words: Words, ends: Integers, figures: Integers, names: Integers, buy: Flags, plain: Flags
+) -> int:
+    """Scan frames that lie one after the other.
+
+    Args:
+        raw: the frames, and eight bytes more.
+        words: the eight bytes from each byte of a frame on.
+        ends: where each of them ends.
+        figures: receives the number of the symbol, time, sequence, price and quantity of each.
+        names: receives where each symbol begins and ends; how many there are is returned.
+        buy: receives whether the buyer was the aggressor.
+        plain: receives which of the frames are as an exchange prints them.
+    """
+    begin = named = 0
+    slots = 4
+    while slots < 4 * len(ends):
+        slots *= 2
+    known = np.full(slots, -1)  # numbers of symbols, by hash
+    for row in range(len(ends)):
+        plain[row] = _scan_frame(raw, words, begin, ends[row], figures, row, names, named, buy)
+        begin = ends[row]
+        if not plain[row]:
+            figures[0, row] = 0
+            continue
+        slot = 0
+        for i in range(names[named, 0], names[named, 1]):
+            slot = slot * 31 + raw[i]
+        slot &= slots - 1
+        while known[slot] >= 0 and not _same(raw, names, named, known[slot]):
+            slot = (slot + 1) & (slots - 1)
+        if known[slot] < 0:
+            known[slot] = named
+            named += 1
+        figures[0, row] = known[slot]
+    return named
 
 
-def _decode_common(frames: Sequence[bytes], begin: int) -> Tape | None:
-    """None where a frame is not as an exchange prints it."""
-    try:
-        rows = [astuple(_DECODE(frame).data) for frame in frames]
-    except REFUSED:
-        return None
-    symbols, stamps, sequences, prices, quantities, buys = zip(*rows, strict=True)
-    time, price, quantity = _times(stamps), _amounts(prices), _amounts(quantities)
-    if time is None or price is None or quantity is None:
-        return None
-    sequence, place = np.array(sequences, np.int64), np.arange(begin, begin + len(frames))
-    return Tape(list(symbols), time, sequence, price, quantity, np.array(buys), sequence << 26 ^ time, place)
+@compiled
+def _same(raw: Bytes, names: Integers, one: int, other: int) -> bool:
+    begin, size = names[one, 0], names[one, 1] - names[one, 0]
+    if size != names[other, 1] - names[other, 0]:
+        return False
+    apart, differ = names[other, 0] - begin, 0
+    for i in range(begin, begin + size):
+        differ |= raw[i] ^ raw[i + apart]
+    return differ == 0
 
 
-def _times(stamps: Sequence[str]) -> Integers | None:
-    """None also where they are of several days."""
-    text = "".join(stamps)
-    if set(map(len, stamps)) != {len(_STAMP)} or not text.isascii():
-        return None
-    figures = np.frombuffer(text.encode(), np.uint8).reshape(len(stamps), len(_STAMP))
-    above = figures - _STAMP
-    if not ((above <= _ABOVE).all() and (figures[:, :_DATE] == figures[0, :_DATE]).all()):
-        return None
-    hours, minutes, seconds, micros = (above[:, place].astype(np.int64) @ weights for place, weights in _CLOCK)
-    if hours.max() > 23 or max(minutes.max(), seconds.max()) > 59:
-        return None
-    try:
-        days = (date.fromisoformat(stamps[0][:_DATE]) - _EPOCH).days
-    except ValueError:  # there is no such day
-        return None
-    return ((days * 24 + hours) * 60 + minutes) * 60_000_000 + seconds * 1_000_000 + micros if days >= 0 else None
+@compiled
+def _scan_frame(
+    raw: Bytes,
+    words: Words,
+    at: int,
+    end: int,
+    figures: Integers,
+    row: int,
+    names: Integers,
+    name: int,
+    buy: Flags,
+) -> bool:
+    for value in range(len(_TEXT_SIZE)):
+        at = _after(words, at, end, value)
+        if at == _BAD:
+            return False
+        if value in (_SEQUENCE, _PRICE, _QUANTITY):
+            number, decimals, last = _number(raw, at, end)
+            if value == _SEQUENCE:
+                if last == _BAD or decimals >= 0 or number >= SEQUENCES:
+                    return False
+                figures[2, row] = number
+            else:
+                decimals = max(decimals, 0)
+                if last == _BAD or decimals > DECIMALS or not 0 < number < _TENS[10 + decimals]:
+                    return False
+                figures[value - _PRICE + 3, row] = number * _TENS[DECIMALS - decimals]
+            at = last
+        elif value == _BUY:
+            buy[row] = _flag(raw, at, end, _TRUE)
+            return buy[row] or _flag(raw, at, end, _FALSE)
+        else:
+            last = _quoted(raw, words, at, end)
+            if last == _BAD:
+                return False
+            if value == _TIME:
+                figures[1, row] = _micros(raw, at, last)
+                if figures[1, row] < 0:
+                    return False
+            elif value == _SYMBOL:
+                names[name, 0], names[name, 1] = at, last
+            at = last
+    return False
 
 
-def _amounts(values: Sequence[float]) -> Integers | None:
-    amounts = np.array(values)
-    if not (amounts.min() > 0 and amounts.max() < DOUBLES_BELOW):
-        return None
-    whole = np.rint(amounts * UNIT)
-    return whole.astype(np.int64) if (whole / UNIT == amounts).all() else None
+@compiled
+def _after(words: Words, at: int, end: int, value: int) -> int:
+    """Where the text before a value ends, which has to stand here."""
+    if end - at < _TEXT_SIZE[value]:
+        return _BAD
+    for i in range(_TEXT_WORDS[value], _TEXT_WORDS[value + 1]):
+        if words[at + _WORD_AT[i]] != _WORD[i]:
+            return _BAD
+    return at + int(_TEXT_SIZE[value])
+
+
+@compiled
+def _quoted(raw: Bytes, words: Words, at: int, end: int) -> int:
+    """Where a string of ASCII without escapes ends.
+
+    Eight bytes at a time: the lowest of them that ends it has its high bit set in ``ends``, after Henry S. Warren,
+    Hacker's Delight, 6-1.
+    """
+    while at < end:
+        word = words[at]
+        quote, slash = word ^ _QUOTES, word ^ _SLASHES
+        ends = ((quote - _LOWS) & ~quote) | ((slash - _LOWS) & ~slash) | ((word - _SPACES) & ~word) | word
+        ends &= _HIGHS
+        if ends:
+            while not ends & _HIGH:
+                ends >>= _BYTE
+                at += 1
+            return at if at < end and raw[at] == ord('"') else _BAD
+        at += 8
+    return _BAD
+
+
+@compiled
+def _flag(raw: Bytes, at: int, end: int, text: Bytes) -> bool:
+    """Whether this is what is left of a frame."""
+    if end - at != len(text):
+        return False
+    differ = 0
+    for i in range(len(text)):
+        differ |= raw[at + i] ^ text[i]
+    return differ == 0
+
+
+@compiled
+def _number(raw: Bytes, at: int, end: int) -> tuple[int, int, int]:
+    """A number of at most 18 figures: these, how many follow the point (-1: there is none), and where it ends."""
+    number, decimals, begin = 0, -1, at
+    while at < end:
+        character = raw[at]
+        if ord("0") <= character <= ord("9"):
+            number = number * 10 + (character - ord("0"))
+            if decimals >= 0:
+                decimals += 1
+        elif character == ord(".") and decimals < 0 and at > begin:
+            decimals = 0
+        else:
+            break
+        at += 1
+    size = at - begin
+    zero_first = size > 1 and raw[begin] == ord("0") and raw[begin + 1] != ord(".")
+    return number, decimals, _BAD if size == 0 or size > 18 or decimals == 0 or zero_first else at
+
+
+@compiled
+def _micros(raw: Bytes, at: int, end: int) -> int:
+    """Microseconds from the epoch to a time as an exchange prints it; negative: it is none, or before."""
+    if end - at != len(_STAMP):
+        return _BAD
+    for i in range(len(_STAMP)):
+        if _STAMP[i] == ord("0"):
+            if not ord("0") <= raw[at + i] <= ord("9"):
+                return _BAD
+        elif raw[at + i] != _STAMP[i]:
+            return _BAD
+    year, month, day = _digits(raw, at, 4), _digits(raw, at + 5, 2), _digits(raw, at + 8, 2)
+    hour, minute, second = _digits(raw, at + 11, 2), _digits(raw, at + 14, 2), _digits(raw, at + 17, 2)
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    if not 1 <= month <= 12 or hour > 23 or minute > 59 or second > 59:
+        return _BAD
+    in_month = _DAYS_BEFORE[month] - _DAYS_BEFORE[month - 1] + (leap and month == 2)
+    if not 1 <= day <= in_month:
+        return _BAD
+    past = year - 1
+    days = past * 365 + past // 4 - past // 100 + past // 400 - _DAYS_TO_EPOCH
+    days += int(_DAYS_BEFORE[month - 1]) + (leap and month > 2) + day - 1
+    return (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + _digits(raw, at + 20, 6)
+
+
+@compiled
+def _digits(raw: Bytes, at: int, count: int) -> int:
+    number = 0
+    for i in range(at, at + count):
+        number = number * 10 + int(raw[i]) - ord("0")
+    return number

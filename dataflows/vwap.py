@@ -26,7 +26,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 
-from dataflows.frames import decode_prints, encode, number
+from dataflows.frames import encode, number
 from dataflows.kafka import Batch, Frames, KafkaSource
 from dataflows.metrics import DUPLICATE_TRADES, FLOW_WATERMARK, LATE_TRADES
 from dataflows.run import run
@@ -34,7 +34,7 @@ from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, KafkaSink, Output, dead_letter, is_dead
 from dataflows.tape import decode_tape
 from dataflows.topics import DLQ_PROCESSING, PROCESSED_VWAP, RAW_TRADES
-from dataflows.windows import MANY, WINDOWS, Bar, ShardState, ShardWindows, Window
+from dataflows.windows import WINDOWS, Bar, ShardState, ShardWindows, Window
 from simulator.events import format_timestamp
 
 FLOW = "vwap"
@@ -128,12 +128,8 @@ class VwapLogic(StatefulBatchLogic[Stamped, Keyed, VwapState]):
         return outputs, self.RETAIN
 
     def _process(self, frames: Frames, written_ms: list[int]) -> list[Keyed]:
-        if len(frames.values) < MANY:
-            prints, reasons = decode_prints(frames.values)
-            bars, refused = self._windows.add(prints, written_ms)
-        else:
-            tape, reasons = decode_tape(frames.values)
-            bars, refused = self._windows.add_many(tape, written_ms)
+        trades, reasons = decode_tape(frames.values)
+        bars, refused = self._windows.add(trades, written_ms)
         outputs: list[Keyed] = [*self._rows(bars)]
         reasons |= refused
         now_ns = time.time_ns()

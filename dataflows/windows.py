@@ -10,8 +10,9 @@ two moves of the watermark over a minute's end, all trades of a minute are late 
 
 A trade that is a copy of one of the last 20,000 is left out (:mod:`dataflows.duplicates`).
 
-Trades in time are summed up in columns first, by symbol and minute (:mod:`dataflows.panes`); where they are few,
-or one of them is late or from another age, they are added one by one, with the same result.
+Trades in time wait in columns until a window closes or a snapshot is taken, and are then summed up by symbol and
+minute (:mod:`dataflows.panes`). From one that is late, closes windows, or is from another age, some are added one
+by one, with the same result.
 
 All amounts are integers: prices and quantities in units of 1e-8, notional (price x quantity) in units of 1e-16.
 Python's integers do not overflow, so sums are exact whatever their size.
@@ -21,19 +22,19 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Sequence
-from itertools import compress, pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from dataflows.compiled import compiled
 from dataflows.duplicates import Recent
 from dataflows.frames import Print
 from dataflows.panes import MINUTE_US, SUMMED_BELOW, SUMMED_MAX, Pane, panes_of
-from dataflows.tape import Tape
+from dataflows.tape import Integers, Tape
 
 LATENESS_US = 5_000_000
-MANY = 1_000
-"""Trades from which on it is faster to sum them up in columns than to add them one by one."""
+SINGLY = 64
+"""Trades that are added one by one from one that is late, or closes windows, or may be of a time to come."""
 
 
 class Window(NamedTuple):
@@ -117,6 +118,9 @@ class ShardWindows:
         self._frozen_panes: dict[int, bytes] = {}
         self._frozen_published: dict[int, bytes] = {}
         """What of the two is as it was at the last snapshot."""
+        self._unsummed: list[Tape] = []
+        self._unsummed_trades = 0
+        """Trades in time that no pane has yet: the more there are, the less each costs to sum up."""
         self._recent = Recent()
         self.late = 0
         """Late trades since the start of the process."""
@@ -128,85 +132,61 @@ class ShardWindows:
         """Event time, µs; windows up to here are closed. Negative before the first trade."""
         return self._newest - LATENESS_US
 
-    def add(self, trades: Iterable[Print], written_ms: Sequence[int]) -> tuple[list[Bar], dict[int, str]]:
+    def add(self, trades: Tape, written_ms: Sequence[int]) -> tuple[list[Bar], dict[int, str]]:
         """Add trades in order → bars that closed or were corrected, and why trades were refused, by place.
-
-        A window corrected by several trades of one call is emitted once.
 
         Args:
             written_ms: Kafka's timestamps, by place.
         """
-        trades = list(trades)
-        new = self._recent.new([trade[6] for trade in trades])
-        self.duplicates += new.count(False)
-        return self._add_singly(compress(trades, new), written_ms)
-
-    def add_many(self, trades: Tape, written_ms: Sequence[int]) -> tuple[list[Bar], dict[int, str]]:
-        """The same for trades in columns: faster where they are many, nearly in order and of few minutes."""
         new = np.array(self._recent.new(trades.identity.tolist()), np.bool_)
         if not new.all():
             self.duplicates += len(new) - int(new.sum())
             trades = trades.where(new)
         bars: list[Bar] = []
         refused: dict[int, str] = {}
-        for begin in range(0, len(trades.symbol), SUMMED_MAX):
-            block = trades.part(begin, begin + SUMMED_MAX)
-            cuts = self._cuts(block)
-            if cuts is None:
-                more, reasons = self._add_singly(block.rows(), written_ms)
+        begin, count = 0, len(trades.symbol)
+        while begin < count:
+            end, newest = _in_time(
+                *(trades.time, trades.price, trades.quantity, begin),
+                *(self._newest, self._ahead, self._closed * MINUTE_US, self._next_close),
+            )
+            if end > begin:
+                self._unsummed.append(trades.part(begin, end))
+                self._unsummed_trades += end - begin
+                self._newest = newest
+            if self._unsummed_trades >= SUMMED_MAX // 2:
+                self._sum_up()
+            if end < count:
+                more, reasons = self._add_singly(trades.part(end, end + SINGLY).rows(), written_ms)
                 bars += more
                 refused |= reasons
-            else:
-                for first, end in pairwise(cuts):
-                    bars += self._add_together(block.part(first, end))
+            begin = end + SINGLY
         return bars, refused
 
-    def _cuts(self, trades: Tape) -> list[int] | None:
-        """Where the trades have to be cut so that windows close between the parts only; the ends included.
-
-        None where it is not worth it, or where a trade is late, or may be of a time that has not come.
-        """
-        newest = np.maximum(np.maximum.accumulate(trades.time), self._newest)
-        closed = np.maximum((newest - LATENESS_US) // MINUTE_US, self._closed)
-        ahead = trades.time[1:] - newest[:-1] > self._ahead
-        if (
-            trades.time[0] - self._newest > self._ahead
-            or ahead.any()
-            or (trades.time < closed * MINUTE_US).any()
-            or max(trades.price.max(), trades.quantity.max()) >= SUMMED_BELOW
-        ):
-            return None
-        cuts = [0, *(np.flatnonzero(np.diff(closed)) + 1).tolist(), len(closed)]
-        return cuts if len(closed) >= MANY * (len(cuts) - 1) else None
-
-    def _add_together(self, trades: Tape) -> list[Bar]:
-        """Trades in time; windows close, if at all, before the first."""
-        bars: list[Bar] = []
-        first = int(trades.time[0])
-        if first >= self._next_close:
-            self._newest = first
-            bars = self._close()
-        self._newest = max(self._newest, int(trades.time.max()))
-        minute = None
-        for minute, symbol, pane in panes_of(trades):
-            row = self._panes.get(minute)
-            if row is None:
-                row = self._panes[minute] = {}
-            self._frozen_panes.pop(minute, None)
-            known = row.get(symbol)
-            if known is not None:
-                known.merge(pane)
-            else:
-                row[symbol] = pane
-                self._opened(symbol, minute)
-        return bars
+    def _sum_up(self) -> None:
+        """Bring trades that were left as they came into the panes."""
+        if not self._unsummed:
+            return
+        trades = Tape.joined(self._unsummed)
+        self._unsummed, self._unsummed_trades = [], 0
+        for begin in range(0, len(trades.symbol), SUMMED_MAX):
+            for minute, symbol, pane in panes_of(trades.part(begin, begin + SUMMED_MAX)):
+                row = self._panes.setdefault(minute, {})
+                self._frozen_panes.pop(minute, None)
+                known = row.get(symbol)
+                if known is not None:
+                    known.merge(pane)
+                else:
+                    row[symbol] = pane
+                    self._opened(symbol, minute)
 
     def _opened(self, symbol: str, minute: int) -> None:
         for ident in self._windows_of(symbol, minute):
             self._open.setdefault(self._end(ident), set()).add(ident)
 
     def _add_singly(self, trades: Iterable[Print], written_ms: Sequence[int]) -> tuple[list[Bar], dict[int, str]]:
-        """Trades of any times."""
+        """Trades of any times and amounts."""
+        self._sum_up()
         bars: list[Bar] = []
         refused: dict[int, str] = {}
         corrected: dict[_Id, int] = {}
@@ -272,6 +252,7 @@ class ShardWindows:
 
         For a stream that has fallen silent, where no watermark will come to close them.
         """
+        self._sum_up()
         return [
             self._publish(ident, revision + 1)
             for end in sorted(self._open)
@@ -370,6 +351,7 @@ class ShardWindows:
         A snapshot is taken each second, and of an hour of windows few have changed since: those that have not
         are not serialised again.
         """
+        self._sum_up()
         for minute in self._panes.keys() - self._frozen_panes.keys():
             panes = {symbol: pane.freeze() for symbol, pane in self._panes[minute].items()}
             self._frozen_panes[minute] = pickle.dumps(panes)
@@ -399,6 +381,28 @@ class ShardWindows:
         }
         self._frozen_panes, self._frozen_published = dict(state.panes), dict(state.published)
         self._recent = Recent(state.recent)
+
+
+@compiled
+def _in_time(
+    time: Integers,
+    price: Integers,
+    quantity: Integers,
+    begin: int,
+    newest: int,
+    ahead: int,
+    oldest: int,
+    next_close: int,
+) -> tuple[int, int]:
+    """The first trade from ``begin`` on that has to be looked at by itself, and the newest time before it."""
+    for i in range(begin, len(time)):
+        if price[i] >= SUMMED_BELOW or quantity[i] >= SUMMED_BELOW or time[i] < oldest:
+            return i, newest
+        if time[i] > newest:
+            if time[i] - newest > ahead or time[i] >= next_close:
+                return i, newest
+            newest = time[i]
+    return len(time), newest
 
 
 class ShardState(NamedTuple):

@@ -109,7 +109,7 @@ class _FilePartition(StatelessSourcePartition[Stamped]):
         self._offset = 0
 
     def next_batch(self) -> list[Stamped]:
-        values = list(islice(self._file, self._batch))
+        values = [line[:-1] for line in islice(self._file, self._batch)]  # a message has no end of line
         if not values:
             self._file.close()
             raise StopIteration

@@ -41,7 +41,7 @@ def _trade_frame(
         "is_aggressive_buy": sequence % 2 == 0,
         **changes,
     }
-    return json.dumps({"event_type": "TradeExecuted", "data": data}).encode()
+    return json.dumps({"event_type": "TradeExecuted", "data": data}, separators=(",", ":")).encode()
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,9 @@ TRADE = {
 
 
 def frame(**changes: object) -> bytes:
-    return json.dumps({"event_type": "TradeExecuted", "data": {**TRADE, **changes}}).encode()
+    return json.dumps(
+        {"event_type": "TradeExecuted", "data": {**TRADE, **changes}}, separators=(",", ":")
+    ).encode()
 
 
 @given(st.integers(1, 10**18 - 1))

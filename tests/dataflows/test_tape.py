@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflows.frames import decode_prints
-from dataflows.tape import CHUNK, Tape, _decode_common, decode_tape
+from dataflows.tape import Tape, decode_tape
+from simulator.exchange import Exchange
+from simulator.market import load_market
+from simulator.recorded.capture import ReplayCounts
+from simulator.recorded.venue_frames import FrameNumbering, SymbolFrames
 from tests.dataflows.test_frames import AMOUNT, TIME, frame
 
 ODD = [
@@ -51,19 +57,39 @@ def test_columns_have_the_trades_and_the_reasons_of_one_by_one(frames: list[byte
     assert (list(trades.rows()), reasons) == decode_prints(frames)
 
 
-@pytest.mark.parametrize("odd", ODD)
-def test_an_odd_frame_changes_nothing_for_those_beside_it(odd: bytes) -> None:
-    frames = [frame(sequence=i, quantity=i + 0.5) for i in range(2 * CHUNK + 3)]
-    frames[CHUNK + 7] = odd
+@settings(deadline=None, max_examples=1_000)
+@given(st.data())
+def test_a_frame_with_a_byte_changed_is_what_it_is_one_by_one(data: st.DataObject) -> None:
+    text = frame(
+        price=data.draw(st.sampled_from([1, 0.5, 61800.2, 100.25])), quantity=data.draw(st.integers(1, 20))
+    )
+    at = data.draw(st.integers(0, len(text)))
+    byte = data.draw(st.sampled_from([b"", *(bytes([b]) for b in b'0159.,:-eE+"\\{}[] \n\x00\x7f\x80\xc3tfTZ')]))
+    changed = text[:at] + byte + text[at + data.draw(st.integers(0, 1)) :]
+    frames = [text, changed, text]
     trades, reasons = decode_tape(frames)
     assert (list(trades.rows()), reasons) == decode_prints(frames)
 
 
-def test_what_the_exchange_prints_is_decoded_together() -> None:
-    frames = [frame(sequence=i, price=(i + 1) / 4) for i in range(CHUNK)]
-    found = _decode_common(frames, 0)
-    assert found is not None
-    assert list(found.rows()) == decode_prints(frames)[0]
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_frame_changes_nothing_for_those_beside_it(odd: bytes) -> None:
+    frames = [frame(sequence=i, quantity=i + 0.5) for i in range(5)]
+    frames[2] = odd
+    trades, reasons = decode_tape(frames)
+    assert (list(trades.rows()), reasons) == decode_prints(frames)
+
+
+def test_what_exchanges_print_is_not_decoded_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    market = Exchange(load_market(), seed=1, start_us=1_770_000_000_000_000, activity=20)
+    venue = SymbolFrames(FrameNumbering("session", ReplayCounts()), "binance", "BTCUSDT")
+    recorded = venue.trade(1_770_000_000_000_001, 7, "61800.20", "0.00600000", is_aggressive_buy=False)
+    frames = [frame for _, frame in islice(market.events(), 5_000) if b"TradeExecuted" in frame]
+    assert recorded is not None
+    frames.append(recorded[1])
+    expected, _ = decode_prints(frames)
+    monkeypatch.setattr("dataflows.tape.decode_prints", None)
+    trades, reasons = decode_tape(frames)
+    assert (list(trades.rows()), reasons) == (expected, {})
 
 
 def test_rows_become_columns_and_rows_again() -> None:

@@ -65,20 +65,17 @@ def final(bars: list[Bar]) -> dict[tuple[str, str, int], tuple[int, ...]]:
     return table
 
 
-def add(
-    shard: ShardWindows, trades: list[Trade], written: float = FOREVER, columns: bool = False
-) -> tuple[list[Bar], dict[int, str]]:
+def add(shard: ShardWindows, trades: list[Trade], written: float = FOREVER) -> tuple[list[Bar], dict[int, str]]:
     """Kafka got them ``written`` seconds after BASE."""
     placed = [(*trade[:-1], place) for place, trade in enumerate(trades)]
-    written_ms = [round(BASE / 1000 + written * 1000)] * len(trades)
-    return shard.add_many(Tape.of(placed), written_ms) if columns else shard.add(placed, written_ms)
+    return shard.add(Tape.of(placed), [round(BASE / 1000 + written * 1000)] * len(trades))
 
 
-def run(trades: list[Trade], cuts: list[int], crash: bool = False, columns: bool = False) -> list[Bar]:
+def run(trades: list[Trade], cuts: list[int], crash: bool = False) -> list[Bar]:
     """Feed in batches that end at ``cuts``; with ``crash`` the state goes through a snapshot at each of them."""
     shard, bars, begin = ShardWindows(keep_minutes=600), [], 0
     for end in [*sorted(set(cuts)), len(trades)]:
-        emitted, refused = add(shard, trades[begin:end], columns=columns)
+        emitted, refused = add(shard, trades[begin:end])
         assert refused == {}
         bars += emitted
         begin = end
@@ -129,23 +126,26 @@ def test_a_revision_means_the_same_however_the_trades_were_batched(trades: list[
 
 
 @settings(deadline=None)
-@given(shuffled_trades(), st.lists(st.integers(0, 60)), st.booleans(), st.sampled_from([1, 4, windows.MANY]))
-def test_trades_in_columns_and_one_by_one_make_the_same_bars_at_the_same_time(
-    trades: list[Trade], cuts: list[int], crash: bool, many: int
+@given(shuffled_trades(), st.lists(st.integers(0, 60)), st.booleans(), st.sampled_from([1, 4]))
+def test_trades_in_columns_and_one_by_one_make_the_same_bars(
+    trades: list[Trade], cuts: list[int], crash: bool, singly: int
 ) -> None:
-    with patch.object(windows, "MANY", many):
-        columns = run(trades, cuts, crash, columns=True)
-    assert columns == run(trades, cuts, crash)
+    with patch.object(windows, "SINGLY", singly):
+        columns = run(trades, cuts, crash)
+    with patch.object(windows, "_in_time", lambda *arguments: (arguments[3], 0)):
+        one_by_one = run(trades, list(range(len(trades))))
+    every_revision = {(bar.symbol, bar.window, bar.start, bar.revision): bar for bar in one_by_one}
+    assert all(every_revision[bar.symbol, bar.window, bar.start, bar.revision] == bar for bar in columns)
+    assert final(columns) == final(one_by_one)
 
 
-def test_what_is_refused_of_columns_is_what_is_refused_one_by_one() -> None:
+def test_what_is_refused_is_told_by_its_place() -> None:
     trades = [trade(1), trade(400), trade(100_000), trade(401), trade(2), trade(401)]
-    for columns in (False, True):
-        shard = ShardWindows(keep_minutes=2, ahead_us=60 * SECOND)
-        bars, refused = add(shard, trades, written=400, columns=columns)
-        assert refused == {2: TOO_FAR_AHEAD, 4: TOO_LATE}
-        assert [(bar.trades, bar.revision) for bar in minutes(bars)] == [(1, 1)]
-        assert shard.duplicates == 1
+    shard = ShardWindows(keep_minutes=2, ahead_us=60 * SECOND)
+    bars, refused = add(shard, trades, written=400)
+    assert refused == {2: TOO_FAR_AHEAD, 4: TOO_LATE}
+    assert [(bar.trades, bar.revision) for bar in minutes(bars)] == [(1, 1)]
+    assert shard.duplicates == 1
 
 
 def test_a_full_block_of_the_largest_amounts_is_summed_up_exactly() -> None:
