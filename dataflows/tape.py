@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
+from itertools import accumulate
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -62,38 +63,58 @@ CHUNK = 1_024
 """Frames decoded at a time: they stay in the processor's cache, and those of a large batch do not."""
 
 
-def decode_tape(frames: Sequence[bytes]) -> tuple[Tape, dict[int, str]]:
-    """The trades among some frames, and why the others are none, by place."""
-    tapes: list[Tape] = []
-    reasons: dict[int, str] = {}
-    for begin in range(0, len(frames), CHUNK):
-        tape, plain = _decode_plain(frames[begin : begin + CHUNK], begin)
-        if not plain.all():
-            others = []
-            for place in (np.flatnonzero(~plain) + begin).tolist():
-                prints, refused = decode_prints(frames[place : place + 1], place)
-                others += prints
-                reasons |= refused
-            tape = Tape.of(sorted([*tape.where(plain).rows(), *others], key=itemgetter(-1)))
-        tapes.append(tape)
-    return Tape.joined(tapes) if tapes else Tape.of(()), reasons
+class TapeDecoder:
+    """Decodes frames; remembers symbols, of which a market has few. For one thread."""
+
+    def __init__(self) -> None:
+        self._names = np.empty(_SYMBOLS, np.object_)
+        self._named = np.zeros((_SYMBOLS, _SYMBOL_MAX), np.uint8)
+        self._sizes = np.empty(_SYMBOLS, np.int64)
+        self._slots = np.full(4 * _SYMBOLS, -1)
+        self._symbols = 0
+
+    def decode(self, frames: Sequence[bytes]) -> tuple[Tape, dict[int, str]]:
+        """The trades among some frames, and why the others are none, by place."""
+        tapes: list[Tape] = []
+        reasons: dict[int, str] = {}
+        for begin in range(0, len(frames), CHUNK):
+            tape, plain = self._decode_plain(frames[begin : begin + CHUNK], begin)
+            if not plain.all():
+                others = []
+                for place in (np.flatnonzero(~plain) + begin).tolist():
+                    prints, refused = decode_prints(frames[place : place + 1], place)
+                    others += prints
+                    reasons |= refused
+                tape = Tape.of(sorted([*tape.where(plain).rows(), *others], key=itemgetter(-1)))
+            tapes.append(tape)
+        return Tape.joined(tapes) if tapes else Tape.of(()), reasons
+
+    def _decode_plain(self, frames: Sequence[bytes], begin: int) -> tuple[Tape, Flags]:
+        """The frames that are as an exchange prints them, and which these are; other rows mean nothing."""
+        if self._symbols + len(frames) > _SYMBOLS:
+            self._slots.fill(-1)
+            self._symbols = 0
+        count = len(frames)
+        raw = b"".join((*frames, bytes(8)))
+        words = np.ndarray(len(raw) - 8, np.uint64, raw, strides=(1,))
+        ends = np.fromiter(accumulate(map(len, frames)), np.int64, count)
+        figures = np.zeros((5, count), np.int64)
+        buy, plain = np.empty((2, count), np.bool_)
+        symbols = _scan(
+            *(np.frombuffer(raw, np.uint8), words, ends, figures, buy, plain),
+            *(self._slots, self._named, self._sizes, self._symbols),
+        )
+        for number in range(self._symbols, symbols):
+            self._names[number] = bytes(self._named[number, : self._sizes[number]]).decode()
+        self._symbols = symbols
+        symbol, time, sequence, price, quantity = figures
+        identity, place = sequence << 26 ^ time, np.arange(begin, begin + count)
+        return Tape(self._names[symbol], time, sequence, price, quantity, buy, identity, place), plain
 
 
-def _decode_plain(frames: Sequence[bytes], begin: int) -> tuple[Tape, Flags]:
-    """The frames that are as an exchange prints them, and which these are; the rows of the others mean nothing."""
-    count = len(frames)
-    raw = b"".join((*frames, bytes(8)))
-    words = np.ndarray(len(raw) - 8, np.uint64, raw, strides=(1,))
-    ends = np.cumsum(np.fromiter(map(len, frames), np.int64, count))
-    figures, names = np.zeros((5, count), np.int64), np.empty((count, 2), np.int64)
-    buy, plain = np.empty(count, np.bool_), np.empty(count, np.bool_)
-    named = _scan(np.frombuffer(raw, np.uint8), words, ends, figures, names, buy, plain)
-    symbols = np.array([*(raw[first:end].decode() for first, end in names[:named].tolist()), ""], np.object_)
-    symbol, time, sequence, price, quantity = figures
-    identity, place = sequence << 26 ^ time, np.arange(begin, begin + count)
-    return Tape(symbols[symbol], time, sequence, price, quantity, buy, identity, place), plain
-
-
+_SYMBOLS = 4 * CHUNK
+"""As many are remembered, of at most _SYMBOL_MAX bytes."""
+_SYMBOL_MAX = 32
 _TEXTS = (
     *(b'{"event_type":"TradeExecuted","data":{"event_id":"', b'","timestamp":"', b'","sequence":'),
     *(b',"trade_id":"', b'","symbol":"', b'","price":', b',"quantity":', b',"buy_order_id":"'),
@@ -122,7 +143,16 @@ _BAD = -1
 
 @compiled
 def _scan(
-    raw: Bytes, words: Words, ends: Integers, figures: Integers, names: Integers, buy: Flags, plain: Flags
+    raw: Bytes,
+    words: Words,
+    ends: Integers,
+    figures: Integers,
+    buy: Flags,
+    plain: Flags,
+    slots: Integers,
+    named: NDArray[np.uint8],
+    sizes: Integers,
+    symbols: int,
 ) -> int:
     """Scan frames that lie one after the other.
 
@@ -131,88 +161,84 @@ def _scan(
         words: the eight bytes from each byte of a frame on.
         ends: where each of them ends.
         figures: receives the number of the symbol, time, sequence, price and quantity of each.
-        names: receives where each symbol begins and ends; how many there are is returned.
         buy: receives whether the buyer was the aggressor.
         plain: receives which of the frames are as an exchange prints them.
+        slots: a hash table of the numbers of symbols, -1 where it is empty; its length is a power of two.
+        named: the symbols by number, of the sizes ``sizes``.
+        symbols: how many there are; how many there are afterwards is returned.
     """
-    begin = named = 0
-    slots = 4
-    while slots < 4 * len(ends):
-        slots *= 2
-    known = np.full(slots, -1)  # numbers of symbols, by hash
+    begin = 0
     for row in range(len(ends)):
-        plain[row] = _scan_frame(raw, words, begin, ends[row], figures, row, names, named, buy)
+        first, last = _scan_frame(raw, words, begin, ends[row], figures, buy, row)
         begin = ends[row]
+        size = last - first
+        plain[row] = first != _BAD and size <= _SYMBOL_MAX
         if not plain[row]:
-            figures[0, row] = 0
             continue
         slot = 0
-        for i in range(names[named, 0], names[named, 1]):
+        for i in range(first, last):
             slot = slot * 31 + raw[i]
-        slot &= slots - 1
-        while known[slot] >= 0 and not _same(raw, names, named, known[slot]):
-            slot = (slot + 1) & (slots - 1)
-        if known[slot] < 0:
-            known[slot] = named
-            named += 1
-        figures[0, row] = known[slot]
-    return named
+        slot &= len(slots) - 1
+        while slots[slot] >= 0 and not _is_named(raw, first, size, named, sizes, slots[slot]):
+            slot = (slot + 1) & (len(slots) - 1)
+        if slots[slot] < 0:
+            slots[slot] = symbols
+            sizes[symbols] = size
+            for i in range(size):
+                named[symbols, i] = raw[first + i]
+            symbols += 1
+        figures[0, row] = slots[slot]
+    return symbols
 
 
 @compiled
-def _same(raw: Bytes, names: Integers, one: int, other: int) -> bool:
-    begin, size = names[one, 0], names[one, 1] - names[one, 0]
-    if size != names[other, 1] - names[other, 0]:
+def _is_named(raw: Bytes, at: int, size: int, named: NDArray[np.uint8], sizes: Integers, number: int) -> bool:
+    if size != sizes[number]:
         return False
-    apart, differ = names[other, 0] - begin, 0
-    for i in range(begin, begin + size):
-        differ |= raw[i] ^ raw[i + apart]
+    differ = 0
+    for i in range(size):
+        differ |= raw[at + i] ^ named[number, i]
     return differ == 0
 
 
 @compiled
 def _scan_frame(
-    raw: Bytes,
-    words: Words,
-    at: int,
-    end: int,
-    figures: Integers,
-    row: int,
-    names: Integers,
-    name: int,
-    buy: Flags,
-) -> bool:
+    raw: Bytes, words: Words, at: int, end: int, figures: Integers, buy: Flags, row: int
+) -> tuple[int, int]:
+    """Where the symbol begins and ends; the former is _BAD where the frame is not plain."""
+    first = size = 0
     for value in range(len(_TEXT_SIZE)):
         at = _after(words, at, end, value)
         if at == _BAD:
-            return False
+            break
         if value in (_SEQUENCE, _PRICE, _QUANTITY):
             number, decimals, last = _number(raw, at, end)
             if value == _SEQUENCE:
                 if last == _BAD or decimals >= 0 or number >= SEQUENCES:
-                    return False
+                    break
                 figures[2, row] = number
             else:
                 decimals = max(decimals, 0)
                 if last == _BAD or decimals > DECIMALS or not 0 < number < _TENS[10 + decimals]:
-                    return False
+                    break
                 figures[value - _PRICE + 3, row] = number * _TENS[DECIMALS - decimals]
             at = last
         elif value == _BUY:
             buy[row] = _flag(raw, at, end, _TRUE)
-            return buy[row] or _flag(raw, at, end, _FALSE)
+            if buy[row] or _flag(raw, at, end, _FALSE):
+                return first, first + size
         else:
             last = _quoted(raw, words, at, end)
             if last == _BAD:
-                return False
+                break
             if value == _TIME:
                 figures[1, row] = _micros(raw, at, last)
                 if figures[1, row] < 0:
-                    return False
+                    break
             elif value == _SYMBOL:
-                names[name, 0], names[name, 1] = at, last
+                first, size = at, last - at
             at = last
-    return False
+    return _BAD, _BAD
 
 
 @compiled

@@ -32,7 +32,7 @@ from dataflows.metrics import DUPLICATE_TRADES, FLOW_WATERMARK, LATE_TRADES
 from dataflows.run import run
 from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, KafkaSink, Output, dead_letter, is_dead
-from dataflows.tape import decode_tape
+from dataflows.tape import TapeDecoder
 from dataflows.topics import DLQ_PROCESSING, PROCESSED_VWAP, RAW_TRADES
 from dataflows.windows import WINDOWS, Bar, ShardState, ShardWindows, Window
 from simulator.events import format_timestamp
@@ -99,6 +99,8 @@ class VwapLogic(StatefulBatchLogic[Stamped, Keyed, VwapState]):
         self, settings: StreamSettings, clock: Clock, state: VwapState | None, windows: Sequence[Window] = WINDOWS
     ) -> None:
         self._clock = clock
+        self._decoder = TapeDecoder()
+        self._watermark = FLOW_WATERMARK.labels(FLOW)
         self._idle = timedelta(seconds=settings.idle_close_seconds)
         self._windows = ShardWindows(
             settings.window_keep_seconds // 60, round(settings.window_ahead_seconds * 1e6), windows
@@ -124,11 +126,11 @@ class VwapLogic(StatefulBatchLogic[Stamped, Keyed, VwapState]):
             outputs += self._process(frames, written_ms)
         LATE_TRADES.inc(self._windows.late - late)
         DUPLICATE_TRADES.inc(self._windows.duplicates - duplicates)
-        FLOW_WATERMARK.labels(FLOW).set(max(0, self._windows.watermark) / 1e6)
+        self._watermark.set(max(0, self._windows.watermark) / 1e6)
         return outputs, self.RETAIN
 
     def _process(self, frames: Frames, written_ms: list[int]) -> list[Keyed]:
-        trades, reasons = decode_tape(frames.values)
+        trades, reasons = self._decoder.decode(frames.values)
         bars, refused = self._windows.add(trades, written_ms)
         outputs: list[Keyed] = [*self._rows(bars)]
         reasons |= refused
@@ -158,7 +160,9 @@ class VwapLogic(StatefulBatchLogic[Stamped, Keyed, VwapState]):
             self._recorded, self._decided = True, self._clock()
         return VwapState(self._windows.snapshot(), self._pending)
 
-    def _rows(self, bars: Iterable[Bar]) -> list[Keyed]:
+    def _rows(self, bars: Sequence[Bar]) -> list[Keyed]:
+        if not bars:
+            return []
         computed_at = format_timestamp(round(self._clock().timestamp() * 1e6))
         return [row(bar, computed_at) for bar in bars]
 

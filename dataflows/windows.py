@@ -24,8 +24,6 @@ import pickle
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from dataflows.compiled import compiled
 from dataflows.duplicates import Recent
 from dataflows.frames import Print
@@ -138,7 +136,7 @@ class ShardWindows:
         Args:
             written_ms: Kafka's timestamps, by place.
         """
-        new = np.array(self._recent.new(trades.identity.tolist()), np.bool_)
+        new = self._recent.new(trades.identity)
         if not new.all():
             self.duplicates += len(new) - int(new.sum())
             trades = trades.where(new)

@@ -24,7 +24,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -104,12 +103,15 @@ class _FileSource(DynamicSource[Stamped]):
 
 class _FilePartition(StatelessSourcePartition[Stamped]):
     def __init__(self, path: Path, batch: int) -> None:
-        self._file = path.open("rb")
+        self._file = path.open("rb", buffering=0)
         self._batch = batch
+        self._values: list[bytes] = []
+        self._taken = 0
+        self._cut = b""
         self._offset = 0
 
     def next_batch(self) -> list[Stamped]:
-        values = [line[:-1] for line in islice(self._file, self._batch)]  # a message has no end of line
+        values = self._take()
         if not values:
             self._file.close()
             raise StopIteration
@@ -117,6 +119,14 @@ class _FilePartition(StatelessSourcePartition[Stamped]):
         self._offset += len(values)
         written_ms = [START_US // 1000 + 10**9] * len(values)
         return [Stamped(Frames(RAW_TRADES, 0, offsets, values, [None] * len(values), 0), written_ms)]
+
+    def _take(self) -> list[bytes]:
+        while len(self._values) < self._taken + self._batch and (block := self._file.read(1 << 17)):
+            *lines, self._cut = (self._cut + block).split(b"\n")
+            self._values = [*self._values[self._taken :], *lines]
+            self._taken = 0
+        self._taken += self._batch
+        return self._values[self._taken - self._batch : self._taken]
 
 
 def run_flow(path: Path, batch: int, windows: Sequence[Window] = WINDOWS[:1]) -> tuple[float, Table]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflows.frames import decode_prints
-from dataflows.tape import Tape, decode_tape
+from dataflows.tape import CHUNK, Tape, TapeDecoder
 from simulator.exchange import Exchange
 from simulator.market import load_market
 from simulator.recorded.capture import ReplayCounts
@@ -53,7 +53,7 @@ def one(draw: st.DrawFn) -> bytes:
 @settings(deadline=None)
 @given(st.lists(one() | st.sampled_from(ODD) | st.integers(1, 100).map(lambda i: frame(sequence=i)), max_size=8))
 def test_columns_have_the_trades_and_the_reasons_of_one_by_one(frames: list[bytes]) -> None:
-    trades, reasons = decode_tape(frames)
+    trades, reasons = TapeDecoder().decode(frames)
     assert (list(trades.rows()), reasons) == decode_prints(frames)
 
 
@@ -67,7 +67,7 @@ def test_a_frame_with_a_byte_changed_is_what_it_is_one_by_one(data: st.DataObjec
     byte = data.draw(st.sampled_from([b"", *(bytes([b]) for b in b'0159.,:-eE+"\\{}[] \n\x00\x7f\x80\xc3tfTZ')]))
     changed = text[:at] + byte + text[at + data.draw(st.integers(0, 1)) :]
     frames = [text, changed, text]
-    trades, reasons = decode_tape(frames)
+    trades, reasons = TapeDecoder().decode(frames)
     assert (list(trades.rows()), reasons) == decode_prints(frames)
 
 
@@ -75,7 +75,7 @@ def test_a_frame_with_a_byte_changed_is_what_it_is_one_by_one(data: st.DataObjec
 def test_an_odd_frame_changes_nothing_for_those_beside_it(odd: bytes) -> None:
     frames = [frame(sequence=i, quantity=i + 0.5) for i in range(5)]
     frames[2] = odd
-    trades, reasons = decode_tape(frames)
+    trades, reasons = TapeDecoder().decode(frames)
     assert (list(trades.rows()), reasons) == decode_prints(frames)
 
 
@@ -88,7 +88,7 @@ def test_what_exchanges_print_is_not_decoded_one_by_one(monkeypatch: pytest.Monk
     frames.append(recorded[1])
     expected, _ = decode_prints(frames)
     monkeypatch.setattr("dataflows.tape.decode_prints", None)
-    trades, reasons = decode_tape(frames)
+    trades, reasons = TapeDecoder().decode(frames)
     assert (list(trades.rows()), reasons) == (expected, {})
 
 
@@ -98,3 +98,11 @@ def test_rows_become_columns_and_rows_again() -> None:
     assert list(tape.rows()) == prints
     assert list(Tape.joined([tape.part(0, 2), tape.part(2, 5)]).rows()) == prints
     assert list(tape.where(tape.sequence % 2 == 0).rows()) == prints[::2]
+
+
+def test_more_symbols_than_are_remembered_keep_their_names() -> None:
+    decoder = TapeDecoder()
+    for begin in range(0, 3 * CHUNK, CHUNK // 3):
+        frames = [frame(symbol=f"S{i}" * (1 + i % 12)) for i in range(begin, begin + 2 * CHUNK)]
+        trades, reasons = decoder.decode(frames)
+        assert (list(trades.rows()), reasons) == decode_prints(frames)
