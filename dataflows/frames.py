@@ -197,8 +197,15 @@ def units(amount: Decimal) -> int:
     return whole
 
 
+_SHORT_FROM, _SHORT_BELOW = 10**4, 10**15
+"""The shortest decimal that is read as the same double is the number itself where it has at most 15 digits (David
+Gay, 1990); below 1e-4 Python prints an exponent."""
+
+
 def number(value: int, decimals: int = 8) -> str:
     """``value * 10**-decimals`` as a JSON number without trailing zeros, exactly."""
+    if decimals == DECIMALS and _SHORT_FROM <= value < _SHORT_BELOW:
+        return repr(value / UNIT).removesuffix(".0")
     sign = "-" if value < 0 else ""
     whole, fraction = divmod(abs(value), 10**decimals)
     if not fraction:

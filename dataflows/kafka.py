@@ -69,8 +69,8 @@ class Batch(NamedTuple):
             self.topic,
             self.partition,
             range(self.first_offset, last + 1) if gapless else [m.offset() for m in self.messages],
-            [message.value() or b"" for message in self.messages],
-            [message.key() for message in self.messages],
+            [value or b"" for value in map(Message.value, self.messages)],
+            list(map(Message.key, self.messages)),
             self.messages[0].timestamp()[1],
         )
 
@@ -283,12 +283,17 @@ class _Reader:
         messages = [] if first is None else [first, *consumer.consume(limit, 0)]
         now = time.monotonic()
         self._next_poll = now if len(messages) > limit // 8 else now + POLL_INTERVAL_S
-        for (topic, number), run in groupby(messages, _partition_of):
-            good = [message for message in run if message.error() is None or self._failed(message)]
-            if good:
-                self._queues[topic, number].append(Batch(topic, number, good[0].offset(), good))
-                self._positions[topic, number] = good[-1].offset() + 1
-                FLOW_MESSAGES.labels(self._flow, topic).inc(len(good))
+        if any(map(Message.error, messages)):
+            messages = [message for message in messages if message.error() is None or self._failed(message)]
+        begin = 0
+        partitions = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
+        for (topic, number), run in groupby(partitions):
+            end = begin + len(list(run))
+            batch = Batch(topic, number, messages[begin].offset(), messages[begin:end])
+            self._queues[topic, number].append(batch)
+            self._positions[topic, number] = messages[end - 1].offset() + 1
+            FLOW_MESSAGES.labels(self._flow, topic).inc(end - begin)
+            begin = end
         if now >= self._next_lag:
             self._next_lag = now + _LAG_INTERVAL_S
             self._measure_lag(consumer)
@@ -336,10 +341,6 @@ PASSING = {
     KafkaError.OFFSET_NOT_AVAILABLE,
 }
 """Errors that a broker's restart, or its death among several, brings and takes away again."""
-
-
-def _partition_of(message: Message) -> tuple[str, int]:
-    return message.topic(), message.partition()
 
 
 def settled_bounds(

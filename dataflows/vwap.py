@@ -25,6 +25,7 @@ from typing import NamedTuple
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream
 from bytewax.operators import KeyedStream, StatefulBatchLogic
+from confluent_kafka import Message
 
 from dataflows.frames import encode, number
 from dataflows.kafka import Batch, Frames, KafkaSource
@@ -67,7 +68,7 @@ class Stamped(NamedTuple):
 
 def stamped(batch: Batch) -> Stamped:
     """A batch as it goes to its shard, maybe in another process."""
-    return Stamped(batch.frames(), [message.timestamp()[1] for message in batch.messages])
+    return Stamped(batch.frames(), [stamp for _, stamp in map(Message.timestamp, batch.messages)])
 
 
 def op_windows(
