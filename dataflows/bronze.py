@@ -31,7 +31,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.run import cli_main
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
@@ -253,11 +253,11 @@ def _records(batch: Batch) -> Records:
     return Records(
         batch.topic,
         [batch.partition] * len(messages),
-        [message.offset() for message in messages],
-        [None if kind == TIMESTAMP_NOT_AVAILABLE else ms for kind, ms in [m.timestamp() for m in messages]],
-        [_received_us(message.headers()) for message in messages],
-        [message.key() for message in messages],
-        [message.value() or b"" for message in messages],
+        list(map(Message.offset, messages)),
+        [None if kind == TIMESTAMP_NOT_AVAILABLE else ms for kind, ms in map(Message.timestamp, messages)],
+        list(map(_received_us, map(Message.headers, messages))),
+        list(map(Message.key, messages)),
+        [value or b"" for value in map(Message.value, messages)],
     )
 
 
