@@ -53,7 +53,7 @@ from dataflows.settings import StreamSettings
 from dataflows.topics import TABLE_OF_TOPIC, Stopped, ensure_topics
 from lakehouse.append import TRANSIENT, append_exactly_once, expire_snapshots
 from lakehouse.catalog import CatalogUnavailableError, open_catalog
-from lakehouse.frames import FrameParser, Records
+from lakehouse.frames import BLOCK, FrameParser, Records, Rejected
 from lakehouse.settings import LakehouseSettings
 from lakehouse.state import committed_offsets, offset_resets
 from lakehouse.tables import create_tables
@@ -106,11 +106,10 @@ class TableWriter:
         self._resets = offset_resets(table)
         self._began_anew: dict[tuple[str, int], int] = {}
         self._records = Records(topic)
-
-    @property
-    def waiting(self) -> int:
+        self._parsed: list[pa.Table] = []
+        self._rejected: list[Rejected] = []
+        self.waiting = 0
         """Records not committed yet."""
-        return len(self._records)
 
     def add(self, records: Records, now: datetime) -> list[Committed]:
         """Take consecutive records of a partition in; commits when the partition's offsets began anew."""
@@ -129,7 +128,16 @@ class TableWriter:
             )
         self._next[partition] = last + 1
         self._records.extend(records)
+        self.waiting += len(records)
+        if len(self._records) >= BLOCK:  # while they are in the processor's cache
+            self._parse(now)
         return commits
+
+    def _parse(self, now: datetime) -> None:
+        rows, rejected = self._parser.parse(self._records, now)
+        self._parsed.append(rows)
+        self._rejected += rejected
+        self._records = Records(self._records.topic)
 
     def commit(self, now: datetime) -> list[Committed]:
         """Commit what was taken in; nothing when nothing waits.
@@ -138,13 +146,14 @@ class TableWriter:
             Exception: what :func:`~lakehouse.append.append_exactly_once` raises; nothing is forgotten then.
             Stopped: the dead letters could not be delivered before the process was asked to stop.
         """
-        if not self._records:
+        if not self.waiting:
             return []
         began = time.perf_counter()
         topic = self._records.topic
-        rows, rejected = self._parser.parse(self._records, now)
-        if rejected:
-            self._dead_letters.send(rejected, now)
+        self._parse(now)
+        rows = pa.concat_tables(self._parsed)
+        if self._rejected:
+            self._dead_letters.send(self._rejected, now)
         appended = append_exactly_once(
             self._table, rows, {topic: self._next}, began_anew=self._began_anew, wait=self._stop.wait
         )
@@ -154,7 +163,7 @@ class TableWriter:
                 "%s: %d of %d rows were committed before, by an attempt that looked failed or by another writer",
                 *(self._name, appended.covered, rows.num_rows),
             )
-        self._records = Records(topic)
+        self._parsed, self._rejected, self.waiting = [], [], 0
         return [Committed(self._name, appended.rows, time.perf_counter() - began, _sample(rows["timestamp"]))]
 
 
