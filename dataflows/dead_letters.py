@@ -11,13 +11,16 @@ import logging
 import threading
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from dataflows.metrics import FLOW_DEAD_LETTERS
 from dataflows.settings import StreamSettings
 from dataflows.topics import DLQ_PROCESSING, Stopped
-from lakehouse.frames import Rejected
+
+if TYPE_CHECKING:  # flows without tables must not pay a second and 80 MB for what writes them
+    from lakehouse.frames import Rejected
 
 log = logging.getLogger(__name__)
 

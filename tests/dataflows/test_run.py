@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -34,3 +36,9 @@ def test_a_second_one_on_the_same_data_is_refused_and_a_killed_one_is_followed_a
     first.start()
     until("it works again", works)
     assert first.stop(30) == 0
+
+
+@pytest.mark.parametrize("flow", ["bridge", "vwap", "alerts", "orderbook"])
+def test_a_flow_without_tables_starts_without_the_lakehouse(flow: str) -> None:
+    loaded = f"import sys, dataflows.{flow}; print({{'pyiceberg', 'pyarrow', 'duckdb'}} & {{*sys.modules}})"
+    assert subprocess.check_output([sys.executable, "-c", loaded], text=True) == "set()\n"
