@@ -1,7 +1,8 @@
 """Loops over columns as machine code.
 
-In: a function of numbers and numpy arrays. Out: the same function, compiled by numba when it is first called. The
-result is kept beside the module that has it, or in NUMBA_CACHE_DIR, so that the next process only loads it.
+In: a function of numbers and numpy arrays. Out: the same function, compiled by numba when it is first called,
+which takes seconds. The result is kept beside the function's module, or in NUMBA_CACHE_DIR, and the next process
+loads it. It is made anew when that module changes; constants of other modules must not.
 """
 
 from __future__ import annotations
