@@ -57,12 +57,12 @@ lake *args: _sync
 # Every flow of the batch side: tables in and out, schedule, last run, next run
 [group('run')]
 flows: _sync
-    @uv run --no-sync python -m flows
+    @uv run --no-sync python -m deploy.local run flows
 
 # Compute past days anew; goes on where it was: backfill 2026-03-01..2026-03-31 [--tables silver.trades …] [--workers N]
 [group('run')]
 backfill days *args: _sync
-    @uv run --no-sync python -m flows.backfill "$@"
+    @uv run --no-sync python -m deploy.local run flows.backfill "$@"
 
 # Drain and stop everything; nothing is lost
 [group('run')]

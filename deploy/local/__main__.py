@@ -256,10 +256,14 @@ def replay(words: list[str], options: Options) -> None:
 
 
 def run(arguments: list[str]) -> NoReturn:
-    """Become another module of the project, with the settings that lead to this machine's tables."""
-    launch = Launch.load(preflight.read_settings())
-    if launch is not None and launch.settings.storage == "s3":
-        os.environ.update(object_storage.environment(launch.settings))
+    """Become another module of the project, with the settings that lead to this machine's tables and services."""
+    settings = preflight.read_settings()
+    launch = Launch.load(settings)
+    if launch is not None:
+        settings = launch.settings
+    os.environ.update(settings.port_environment())
+    if launch is not None and settings.storage == "s3":
+        os.environ.update(object_storage.environment(settings))
     os.execv(sys.executable, [sys.executable, "-m", *arguments])  # noqa: S606
 
 

@@ -66,7 +66,6 @@ class Service:
 
 def service_environment(settings: LocalSettings, broker: Broker) -> dict[str, str]:
     """What all services share: the resolved addresses, and limits that keep a dozen processes small."""
-    ports = {f"TICKHOUSE_{name.upper()}": str(port) for name, port in settings.ports().items()}
     own = {}
     if broker.kind == "embedded":
         own["TICKHOUSE_KAFKA_RETENTION_BYTES"] = EMBEDDED_RETENTION
@@ -74,7 +73,7 @@ def service_environment(settings: LocalSettings, broker: Broker) -> dict[str, st
         own["TICKHOUSE_KAFKA_REPLICATION"] = str(len(broker.commands))
     return {
         **{name: os.environ.get(name, value) for name, value in own.items()},
-        **ports,
+        **settings.port_environment(),
         "TICKHOUSE_DATA_DIR": str(settings.root),
         "TICKHOUSE_KAFKA_BOOTSTRAP": broker.address,
         "TICKHOUSE_WS_URL": f"ws://127.0.0.1:{settings.exchange_port}",

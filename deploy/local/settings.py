@@ -144,3 +144,7 @@ class LocalSettings(BaseSettings):
     def ports(self) -> dict[str, int]:
         """Every port by the name of its setting, in a fixed order."""
         return {name: int(getattr(self, name)) for name in DEFAULT_PORTS}
+
+    def port_environment(self) -> dict[str, str]:
+        """The ports as every package reads its own."""
+        return {f"TICKHOUSE_{name.upper()}": str(port) for name, port in self.ports().items()}

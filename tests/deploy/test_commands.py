@@ -173,19 +173,35 @@ def test_tables_in_one_storage_are_not_continued_in_another(
     assert f"are in storage={known or 'files'}" in capsys.readouterr().err
 
 
-def test_a_module_is_run_with_the_settings_that_lead_to_the_tables(settings: LocalSettings) -> None:
-    stored = settings.model_copy(update={"storage": "s3"})
-    Launch(stored, Broker("embedded", "127.0.0.1:1", "promise"), Feed()).save()
-    show = "import lakehouse.settings as s; print(s.LakehouseSettings().effective_catalog_uri)"
-    (settings.root / "show_catalog.py").write_text(show)
+def _printed(settings: LocalSettings, expression: str, **environment: str) -> str:
+    """What a module prints that is run as ``just sql``, ``lake``, ``flows`` and ``backfill`` are."""
+    (settings.root / "shown.py").write_text(f"import flows.settings, lakehouse.settings\nprint({expression})")
     done = subprocess.run(
-        [sys.executable, "-m", "deploy.local", "run", "show_catalog"],
-        env={**os.environ, "PYTHONPATH": str(settings.root)},
+        [sys.executable, "-m", "deploy.local", "run", "shown"],
+        env={**os.environ, "PYTHONPATH": str(settings.root), **environment},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == f"http://127.0.0.1:{settings.iceberg_port}"
+    return done.stdout.strip()
+
+
+def test_a_module_is_run_with_the_settings_that_lead_to_the_tables(settings: LocalSettings) -> None:
+    stored = settings.model_copy(update={"storage": "s3"})
+    Launch(stored, Broker("embedded", "127.0.0.1:1", "promise"), Feed()).save()
+    shown = _printed(settings, "lakehouse.settings.LakehouseSettings().effective_catalog_uri")
+    assert shown == f"http://127.0.0.1:{settings.iceberg_port}"
+
+
+def test_a_module_is_run_with_the_ports_of_the_instance_that_runs_or_that_would_be_started(
+    settings: LocalSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TICKHOUSE_PREFECT_PORT")
+    settings.root.mkdir(parents=True)
+    asked = "flows.settings.FlowsSettings().api_url"
+    assert _printed(settings, asked, TICKHOUSE_PORT_BASE="23000") == "http://127.0.0.1:23001/api"
+    Launch(settings, Broker("embedded", "127.0.0.1:1", "promise"), Feed()).save()
+    assert _printed(settings, asked) == f"http://127.0.0.1:{settings.prefect_port}/api"
 
 
 def test_logs_prints_the_end_of_a_log(settings: LocalSettings, capfd: pytest.CaptureFixture[str]) -> None:
