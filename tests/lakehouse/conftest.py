@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -35,19 +38,30 @@ def settings(tmp_path: Path) -> LakehouseSettings:
     return LakehouseSettings(data_dir=tmp_path, query_refresh_seconds=0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def empty_lakehouse(tmp_path_factory: pytest.TempPathFactory) -> LakehouseSettings:
-    """A lakehouse with all tables, for tests that only read."""
+    """A lakehouse with all tables, for tests that only read: that of every other test is a copy of it."""
     settings = LakehouseSettings(data_dir=tmp_path_factory.mktemp("lakehouse"), query_refresh_seconds=0)
     create_tables(open_catalog(settings))
     return settings
 
 
 @pytest.fixture
-def catalog(settings: LakehouseSettings) -> Catalog:
-    catalog = open_catalog(settings)
-    create_tables(catalog)
-    return catalog
+def catalog(settings: LakehouseSettings, empty_lakehouse: LakehouseSettings) -> Catalog:
+    """All tables, empty: a copy with its own addresses, which costs a tenth of creating them."""
+    made, copied = empty_lakehouse.lakehouse_dir, settings.lakehouse_dir
+    addresses = f"{made}/", f"{copied}/"
+    shutil.copytree(made, copied, ignore=shutil.ignore_patterns("catalog.*"))
+    for metadata in copied.rglob("*.metadata.json"):
+        metadata.write_text(metadata.read_text().replace(*addresses))
+    with (
+        closing(sqlite3.connect(made / "catalog.db")) as old,
+        closing(sqlite3.connect(copied / "catalog.db")) as new,
+    ):
+        old.backup(new)
+        new.execute("update iceberg_tables set metadata_location = replace(metadata_location, ?, ?)", addresses)
+        new.commit()
+    return open_catalog(settings)
 
 
 @pytest.fixture(scope="session")

@@ -25,8 +25,10 @@ def test_only_what_is_missing_is_created(catalog: Catalog) -> None:
 
 
 @pytest.fixture(scope="module")
-def created(empty_lakehouse: LakehouseSettings) -> Catalog:
-    return open_catalog(empty_lakehouse)
+def created(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    catalog = open_catalog(LakehouseSettings(data_dir=tmp_path_factory.mktemp("created")))
+    create_tables(catalog)
+    return catalog
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -47,6 +47,14 @@ def settings(object_store: Any, tmp_path: Path) -> LakehouseSettings:
 
 
 @pytest.fixture
+def catalog(settings: LakehouseSettings) -> Catalog:
+    """All tables, empty."""
+    catalog = open_catalog(settings)
+    create_tables(catalog)
+    return catalog
+
+
+@pytest.fixture
 def database(settings: LakehouseSettings) -> duckdb.DuckDBPyConnection:
     """A DuckDB that reaches the object storage."""
     return connect(settings)
