@@ -20,6 +20,11 @@ def test_a_contract_says_of_its_table_what_the_declaration_says(table: str) -> N
     assert text == declared(TABLES[table], text), "run: just generate"
 
 
+def test_no_contract_has_a_variable_of_sodas() -> None:
+    """What was parsed of a contract is used for every run: a variable would keep its first value."""
+    assert not any("${" in path.read_text(encoding="utf-8") for path in FOLDER.iterdir())
+
+
 @pytest.mark.parametrize("table", EVERY)
 def test_a_contract_requires_the_tables_key_to_be_unique(table: str) -> None:
     found = contract(table)
