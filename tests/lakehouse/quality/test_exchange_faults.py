@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lakehouse.batch import BatchSession
 from lakehouse.quality.contract import verify
 from lakehouse.quality.definition import contracts, mentioned
 from lakehouse.quality.partition import observed
@@ -51,9 +52,9 @@ def _observed(table: str, rows: Views) -> Views:
     return observed(AFTER, measured=dict(shares), history=HISTORY)
 
 
-@pytest.fixture(scope="module")
-def dimensions(market_tables: Views) -> Views:
-    return {"dimensions.dim_symbol": market_tables["dimensions.dim_symbol"]}
+@pytest.fixture
+def dimensions(session: BatchSession) -> Views:
+    return {"dimensions.dim_symbol": session.catalog.load_table("dimensions.dim_symbol").scan().to_arrow()}
 
 
 def test_every_fault_of_the_exchange_has_a_rule() -> None:

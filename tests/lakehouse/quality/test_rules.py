@@ -1,4 +1,5 @@
-"""Every check of every contract finds the fault that it is meant for, and no other check does."""
+"""Every check of every contract finds the fault that it is meant for, and no other check does; of a day without a
+fault nothing is reported."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from lakehouse.batch import BatchSession
 from lakehouse.quality.contract import CheckOutcome, load_soda, verify
 from lakehouse.quality.definition import DATA_SOURCE, FOLDER, LAYERS, contract, contracts, mentioned, statistics
+from lakehouse.quality.layer import check, last_scores
 from lakehouse.quality.partition import observed
 from lakehouse.tables import TABLES, arrow_schema
 from tests.lakehouse.quality.market import AFTER, MIDNIGHT
@@ -72,6 +75,19 @@ def about_days(table: str) -> dict[str, dict[str, Any]]:
         **drifts,
     }
     return {rule: seen for rule, seen in all_of_them.items() if rule in rules(table)}
+
+
+def test_nothing_is_reported_of_24_hours_of_a_clean_market(market_day: BatchSession) -> None:
+    reported = [
+        f"{name} {outcome.rule}: {outcome.message}"
+        for layer in LAYERS
+        for name, table in check(market_day, layer).tables.items()
+        for outcome in table.failing
+    ]
+    assert reported == []
+    scores = last_scores(market_day.catalog.load_table("quality.scores"))
+    assert {scores[layer].grade for layer in LAYERS} == {"A"}
+    assert {score.score for score in scores.values()} == {1.0}
 
 
 def test_every_rule_has_a_fault_that_breaks_it() -> None:
