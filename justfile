@@ -5,6 +5,8 @@ set positional-arguments := true
 
 # Compiled once at install, not by ten processes at once during the first start.
 export UV_COMPILE_BYTECODE := "1"
+# Empty: our own modules are too, also where the machine's default is to compile them anew in each process.
+export PYTHONDONTWRITEBYTECODE := ""
 
 _list:
     @echo "Tickhouse, a live stock market and its data platform. New here? Run 'just up' first."

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -38,10 +39,11 @@ def free_port() -> int:
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + DEADLINE
+    deadline, pause = time.monotonic() + DEADLINE, threading.Event()
     while time.monotonic() < deadline:
         if result := condition():
             return result
+        pause.wait(0.02)
     raise AssertionError(f"{what}: not within {DEADLINE} s")
 
 

@@ -93,43 +93,40 @@ def _offsets(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
 
 
 @pytest.fixture
-def read_topic(broker: str) -> Callable[..., list[Message]]:
-    """topics → all their messages now, those of a partition in order."""
+def read_topic(broker: str) -> Iterator[Callable[..., list[Message]]]:
+    """topics → all their messages now, those of a partition in order; called again, it reads what came since."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": broker,
+            "group.id": "test",
+            "enable.auto.commit": False,
+            "receive.message.max.bytes": 1_000_000_000,
+            "fetch.wait.max.ms": 10,  # a question for offsets waits for the answer to a fetch
+        }
+    )
+    known: dict[str, list[Message]] = {}
+    places: dict[tuple[str, int], int] = {}
 
     def read(*topics: str) -> list[Message]:
-        consumer = Consumer(
-            {
-                "bootstrap.servers": broker,
-                "group.id": "test",
-                "enable.auto.commit": False,
-                "receive.message.max.bytes": 1_000_000_000,
-            }
-        )
-        messages: list[Message] = []
-        unread: dict[tuple[str, int], int] = {}
-        starts = []
-        try:
-            for topic in topics:
-                for number in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
-                    low, high = _offsets(consumer, TopicPartition(topic, number))
-                    if low < high:
-                        unread[topic, number] = high
-                        starts.append(TopicPartition(topic, number, low))
-            consumer.assign(starts)
-            deadline = time.monotonic() + 30
-            while unread:
-                assert time.monotonic() < deadline, f"could not be read to their ends: {unread}"
-                for message in consumer.consume(10_000, 0.05):
-                    assert message.error() is None, message.error()
-                    messages.append(message)
-                    place = (message.topic(), message.partition())
-                    if message.offset() + 1 >= unread.get(place, message.offset() + 2):
-                        del unread[place]
-        finally:
-            consumer.close()
-        return messages
+        ends: dict[tuple[str, int], int] = {}
+        for topic in topics:
+            for number in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
+                low, high = _offsets(consumer, TopicPartition(topic, number))
+                if places.setdefault((topic, number), low) < high:
+                    ends[topic, number] = high
+        consumer.assign([TopicPartition(*place, places[place]) for place in ends])
+        deadline = time.monotonic() + 30
+        while any(places[place] < end for place, end in ends.items()):
+            assert time.monotonic() < deadline, f"could not be read to their ends: {ends}, only to {places}"
+            for message in consumer.consume(10_000, 0.05):
+                assert message.error() is None, message.error()
+                places[message.topic(), message.partition()] = message.offset() + 1
+                known.setdefault(message.topic(), []).append(message)
+        consumer.unassign()
+        return [message for topic in topics for message in known.get(topic, ())]
 
-    return read
+    yield read
+    consumer.close()
 
 
 @pytest.fixture
@@ -157,7 +154,7 @@ def until() -> Callable[..., Any]:
             if value:
                 return value
             assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-            time.sleep(0.05)  # between two looks, not instead of one
+            time.sleep(0.1)  # between two looks, not instead of one
 
     return wait
 

@@ -131,6 +131,12 @@ def stored(catalog: Catalog, table: str = "bronze.trades") -> list[dict[str, Any
     return rows
 
 
+def row_count(catalog: Catalog, table: str = "bronze.trades") -> int:
+    """As its head says: cheaper than reading the rows, again and again."""
+    head = catalog.load_table(table).current_snapshot()
+    return 0 if head is None or head.summary is None else int(head.summary["total-records"])
+
+
 def commits(catalog: Catalog, table: str = "bronze.trades") -> int:
     return len(catalog.load_table(table).snapshots())
 
@@ -161,8 +167,9 @@ def test_every_trade_is_stored_once_although_the_flow_is_killed_again_and_again(
         nonlocal sent
         produce(topics, RAW_TRADES, [trade(n) for n in range(sent, sent + 40)])
         sent += 40
+        _PAUSE.wait(0.03)
 
-    for _ in range(5):
+    for _ in range(4):
         before = commits(catalog)
         with bronze(topics, lake, commit_seconds=0.1) as process:
             while commits(catalog) == before:
@@ -175,7 +182,7 @@ def test_every_trade_is_stored_once_although_the_flow_is_killed_again_and_again(
             process.wait()
     produce_some()
     with bronze(topics, lake) as process:
-        until(lambda: len(stored(catalog)) >= sent, lambda: log_of(lake))
+        until(lambda: row_count(catalog) >= sent, lambda: log_of(lake))
         process.terminate()
         assert process.wait(timeout=20) == 0
     rows = stored(catalog)
@@ -194,7 +201,7 @@ def test_terminating_it_commits_what_was_read_and_exits_with_0(
     catalog = open_catalog(lake)
     with bronze(topics, lake, commit_seconds=0.2) as process:
         produce(topics, RAW_TRADES, [trade(0)])
-        until(lambda: stored(catalog), lambda: log_of(lake))
+        until(lambda: row_count(catalog), lambda: log_of(lake))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with bronze(topics, lake, commit_seconds=600, metrics_port=port) as process:
@@ -211,7 +218,7 @@ def test_it_commits_what_waits_also_when_nothing_new_comes(
     catalog = open_catalog(lake)
     with bronze(topics, lake, commit_seconds=1):
         produce(topics, RAW_TRADES, [trade(0)])
-        until(lambda: stored(catalog), lambda: log_of(lake))
+        until(lambda: row_count(catalog), lambda: log_of(lake))
         assert commits(catalog) == 1
 
 
@@ -255,8 +262,8 @@ def test_all_tables_fill_and_halts_and_resumptions_share_one(
             produce(topics, topic, [json.dumps({"event_type": event_type, "data": data}).encode()])
         envelope = {"event_type": "OrderBookSnapshot", "timestamp": "2026-03-02T10:00:00.5Z", "data": book}
         produce(topics, RAW_ORDERBOOK_SNAPSHOTS, [json.dumps(envelope).encode()])
-        until(lambda: len(stored(catalog, "bronze.trading_halts")) == 2, lambda: log_of(lake))
-        until(lambda: stored(catalog, "bronze.orderbook_snapshots"), lambda: log_of(lake))
+        until(lambda: row_count(catalog, "bronze.trading_halts") == 2, lambda: log_of(lake))
+        until(lambda: row_count(catalog, "bronze.orderbook_snapshots"), lambda: log_of(lake))
     kinds = {row["event_type"]: row for row in stored(catalog, "bronze.trading_halts")}
     assert kinds["TradingHalt"]["timestamp"] is None
     assert kinds["TradingResume"]["halted_at"].isoformat() == "2026-03-02T10:00:00+00:00"
@@ -269,19 +276,19 @@ def test_a_topic_made_anew_is_read_from_its_beginning(topics: StreamSettings, la
     catalog = open_catalog(lake)
     with bronze(topics, lake) as process:
         produce(topics, RAW_TRADES, [trade(n) for n in range(10)], partition=0)
-        until(lambda: len(stored(catalog)) == 10, lambda: log_of(lake))
+        until(lambda: row_count(catalog) == 10, lambda: log_of(lake))
         process.terminate()
         assert process.wait(timeout=20) == 0
     _delete_topics(topics.kafka_bootstrap)
     ensure_topics(topics)
     produce(topics, RAW_TRADES, [trade(n) for n in range(100, 104)], partition=0)
     with bronze(topics, lake) as process:
-        until(lambda: len(stored(catalog)) >= 14, lambda: log_of(lake))
+        until(lambda: row_count(catalog) >= 14, lambda: log_of(lake))
         process.send_signal(signal.SIGKILL)
         process.wait()
     with bronze(topics, lake):
         produce(topics, RAW_TRADES, [trade(104)], partition=0)
-        until(lambda: len(stored(catalog)) >= 15, lambda: log_of(lake))
+        until(lambda: row_count(catalog) >= 15, lambda: log_of(lake))
     assert sorted(int(row["trade_id"][1:]) for row in stored(catalog)) == [*range(10), *range(100, 105)]
     assert "made anew" in log_of(lake)
 
@@ -292,12 +299,12 @@ def test_a_log_that_was_cut_is_read_on_from_where_it_differs(
     catalog = open_catalog(lake)
     with bronze(topics, lake):
         produce(topics, RAW_TRADES, [trade(n) for n in range(20)], partition=0)
-        until(lambda: len(stored(catalog)) == 20, lambda: log_of(lake))
+        until(lambda: row_count(catalog) == 20, lambda: log_of(lake))
     _delete_topics(topics.kafka_bootstrap)
     ensure_topics(topics)
     produce(topics, RAW_TRADES, [trade(n) for n in (*range(12), *range(100, 103))], partition=0)
     with bronze(topics, lake):
-        until(lambda: len(stored(catalog)) >= 23, lambda: log_of(lake))
+        until(lambda: row_count(catalog) >= 23, lambda: log_of(lake))
     assert sorted(int(row["trade_id"][1:]) for row in stored(catalog)) == [*range(20), *range(100, 103)]
     assert "Going on from offset 12" in log_of(lake)
 

@@ -23,6 +23,9 @@ from flows.settings import prefect_environment
 DEADLINE_S = 120
 """Generous: a machine under load takes several times the usual ten seconds."""
 
+HTTP = httpx.Client()
+"""One for all: ``httpx.get`` makes one at each call, which takes 50 ms of CPU."""
+
 T = TypeVar("T")
 
 
@@ -43,7 +46,7 @@ def eventually(what: str, look: Callable[[], T], alive: Callable[[], str | None]
                 return found
         wrong = alive()
         assert wrong is None, wrong
-        pause.wait(0.1)
+        pause.wait(0.25)  # most looks are a query of the server's database
     raise AssertionError(f"no {what} within {DEADLINE_S} s")
 
 
@@ -110,14 +113,14 @@ class Prefect:
         return self.post("flow_runs/filter", body)  # type: ignore[no-any-return]
 
     def deployment(self, flow: str) -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(f"{self.api}/deployments/name/{flow}/{flow}").json()
+        found: dict[str, Any] = HTTP.get(f"{self.api}/deployments/name/{flow}/{flow}").json()
         return found
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """Tried again on 503: a busy SQLite, seen from outside. Prefect's own client does the same."""
 
         def answer() -> httpx.Response | None:
-            response = httpx.post(f"{self.api}/{path}", json=body)
+            response = HTTP.post(f"{self.api}/{path}", json=body)
             return None if response.status_code == httpx.codes.SERVICE_UNAVAILABLE else response
 
         found = self.service.eventually("answer", answer)
@@ -129,7 +132,7 @@ class Prefect:
         return str(self.post(path, {"parameters": parameters})["id"])
 
     def run(self, run: str) -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(f"{self.api}/flow_runs/{run}").json()
+        found: dict[str, Any] = HTTP.get(f"{self.api}/flow_runs/{run}").json()
         return found
 
     def state_of(self, run: str) -> str:
@@ -182,7 +185,8 @@ def prefect(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Itera
         "TICKHOUSE_DATA_DIR": str(directory),
         "TICKHOUSE_PREFECT_PORT": str(port),
         "TICKHOUSE_FLOWS_METRICS_PORT": str(metrics_port),
-        "TICKHOUSE_TABLE_POLL_SECONDS": "0.2",
+        "TICKHOUSE_TABLE_POLL_SECONDS": "0.4",
+        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
         "TICKHOUSE_SILVER_CRON": "0 0 1 1 *",  # not during the test: bronze sets it going
         "TICKHOUSE_SILVER_PATIENCE_SECONDS": "0.1",
         "TICKHOUSE_ALERT_WEBHOOK_URL": webhook.url,
@@ -191,7 +195,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Itera
     server = Service.start("flows.server", environment, directory)
     try:
         api = environment["PREFECT_API_URL"]
-        server.eventually("healthy API", lambda: httpx.get(f"{api}/health").status_code == 200)
+        server.eventually("healthy API", lambda: HTTP.get(f"{api}/health").status_code == 200)
         yield Prefect(server, api, environment, f"http://127.0.0.1:{metrics_port}/metrics", directory)
     finally:
         server.stop()
@@ -202,7 +206,7 @@ def flows(prefect: Prefect) -> Iterator[Service]:
     """The batch process, ready."""
     service = Service.start("flows.deployments", prefect.environment, prefect.data_dir)
     try:
-        service.eventually("readiness", lambda: "tickhouse_service_ready 1.0" in httpx.get(prefect.metrics).text)
+        service.eventually("readiness", lambda: "tickhouse_service_ready 1.0" in HTTP.get(prefect.metrics).text)
         yield service
     finally:
         if service.process.poll() is None:

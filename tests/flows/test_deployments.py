@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pyarrow as pa
 import pytest
 from pyiceberg.catalog import Catalog
@@ -22,7 +21,7 @@ from lakehouse.append import append_exactly_once
 from lakehouse.catalog import open_catalog
 from lakehouse.settings import LakehouseSettings
 from lakehouse.tables import arrow_schema, create_tables
-from tests.flows.conftest import Prefect, Service, Webhook
+from tests.flows.conftest import HTTP, Prefect, Service, Webhook
 
 EVENT = datetime(2026, 3, 13, 12, tzinfo=UTC)
 
@@ -103,7 +102,7 @@ def test_a_commit_to_bronze_sets_silver_going_and_silver_gold_once_each(
     assert [run["state_type"] for run in runs_on_demand(prefect, "gold")] == ["COMPLETED"]
 
     def gauges_follow() -> bool:
-        text = httpx.get(prefect.metrics).text
+        text = HTTP.get(prefect.metrics).text
         return (
             'tickhouse_table_rows{layer="gold",table="minute_bars"} 1.0' in text
             and 'tickhouse_quality_check_passed{contract="silver.trades"} 1.0' in text
@@ -140,7 +139,7 @@ def test_a_stale_layer_has_its_quality_checked_and_an_alert_sent(
     flows.eventually("quality of every layer", lambda: checked() == {"bronze", "silver", "gold"})
     alerts = [text for text in webhook.texts if text.startswith("silver is not fresh")]
     assert 1 <= len(alerts) <= 2, "one an hour"
-    assert 'tickhouse_freshness_broken{layer="silver"} 1.0' in httpx.get(prefect.metrics).text
+    assert 'tickhouse_freshness_broken{layer="silver"} 1.0' in HTTP.get(prefect.metrics).text
 
 
 def test_a_trigger_that_fires_again_and_again_makes_one_run(
@@ -194,7 +193,7 @@ def test_a_backfill_runs_as_a_flow_with_its_progress(prefect: Prefect, flows: Se
     (progress,) = prefect.post("artifacts/filter", {"artifacts": {"type": {"any_": ["progress"]}}})
     assert progress["data"] == 100
     assert trades_in(catalog, "silver.trades") == trades_in(catalog, "bronze.trades")
-    refused = httpx.post(
+    refused = HTTP.post(
         f"{prefect.api}/deployments/{prefect.deployment('backfill')['id']}/create_flow_run",
         json={"parameters": {"days": 7}},
     )

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,10 @@ def test_ctrl_c_ends_a_lone_statement(filled: LakehouseSettings) -> None:
 
 
 def _await_work(shell: subprocess.Popen[str], since: int, ticks: int) -> None:
+    pause = threading.Event()
     while _cpu_ticks(shell.pid) < since + ticks:  # hundredths of a second
         assert shell.poll() is None
+        pause.wait(0.02)
 
 
 def _cpu_ticks(pid: int) -> int:
