@@ -37,7 +37,7 @@ from pyiceberg.table import Table
 from lakehouse.append import expire_snapshots, transaction
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import day_files, replace_days, window
-from lakehouse.duck import files_sql
+from lakehouse.duck import files_sql, quoted
 from lakehouse.incremental import Watermark, appended_since, read_watermark
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
@@ -325,19 +325,18 @@ def _suspect(
     cursor.execute(
         f"create or replace temp table arrived_keys as select hash({step.key}) as key_hash from arrived"
     )
+    # Bounds hour by hour: a late row then widens the bounds of its own hour, not those of all that arrived.
+    bounds: list[tuple[str, str]] = cursor.execute(
+        f"select min({step.key}), max({step.key}) from arrived group by epoch_us(timestamp) // 3600000000"
+    ).fetchall()
+    smallest, largest = min(bounds, default=("", ""))[0], max((last for _, last in bounds), default="")
     snapshot = session.manifests.files(step.target, target)
     leave = set() if replaced is None else set(day_files(snapshot, replaced))
-    files = [file for file in snapshot.files if file not in leave]
-    if files:
-        # Bounds hour by hour: a late row then widens the bounds of its own hour, not those of all that arrived.
-        bounds = cursor.execute(
-            f"select min({step.key}), max({step.key}) from arrived group by epoch_us(timestamp) // 3600000000"
-        ).fetchall()
-        files = _may_hold(files, bounds)
-    held = f"({files_sql(snapshot, files)})"
+    held = f"({files_sql(snapshot, [file for file in _may_hold(snapshot, bounds) if file not in leave])})"
     cursor.execute(
         f"create or replace temp table hits as select {step.key} as key, timestamp from {held} "
-        f"where hash({step.key}) in (from arrived_keys)"
+        f"where {step.key} between {quoted(smallest)} and {quoted(largest)} "
+        f"and hash({step.key}) in (from arrived_keys)"
     )
     # Mostly there are none, or what a redelivery repeats of the minutes before: few row groups are read again.
     within = cursor.execute("select min(epoch_us(timestamp)), max(epoch_us(timestamp)) from hits").fetchall()[0]
@@ -356,7 +355,7 @@ def _suspect(
     )
 
 
-def _may_hold(files: Sequence[DataFileEntry], bounds: Sequence[tuple[str, str]]) -> list[DataFileEntry]:
+def _may_hold(snapshot: SnapshotFiles, bounds: Sequence[tuple[str, str]]) -> list[DataFileEntry]:
     """Files whose keys reach into one of ``bounds``, (first, last) each."""
     merged: list[tuple[str, str]] = []
     for first, last in sorted(bounds):
@@ -366,7 +365,7 @@ def _may_hold(files: Sequence[DataFileEntry], bounds: Sequence[tuple[str, str]])
             merged.append((first, last))
     lasts = [last for _, last in merged]
     found = []
-    for file in files:
+    for file in snapshot.files:
         place = 0 if file.first_key is None else bisect_left(lasts, file.first_key)
         if place < len(merged) and (file.last_key is None or merged[place][0] <= file.last_key):
             found.append(file)
