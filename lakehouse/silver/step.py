@@ -195,6 +195,7 @@ def _refine(
                 )
         expire_snapshots(target, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
         done += judged.result
+        del judged  # memory holds the rows of one portion, not the next one's as well
     result = replace(
         done,
         reenriched=reenriched,
