@@ -49,7 +49,7 @@ from lakehouse.tables import arrow_schema
 log = logging.getLogger(__name__)
 
 PORTION_ROWS = 500_000
-"""Rows worked on at once: a CPU second or two, some 800 MB; with twice as many it would be 1.2 GB."""
+"""Rows worked on at once: two CPU seconds, 600 to 900 MB; twice as many take 400 MB more."""
 BATCH_ROWS = 50_000
 """Rows that DuckDB hands on at once: it then need not hold all of them beside what is made of them."""
 
