@@ -22,6 +22,8 @@ WRITE_PROPERTIES = {
     "write.parquet.compression-codec": "zstd",
     # Ids are all different: a dictionary of them is given up anyway, the earlier the cheaper (a third of the CPU).
     "write.parquet.dict-size-bytes": "65536",
+    # DuckDB's own number of rows: it reads row groups on all threads, and skips those without the time asked for.
+    "write.parquet.row-group-limit": "122880",
     # Exactly-once needs a refused commit to be seen, not blindly repeated with the same rows.
     "commit.retry.num-retries": "0",
     # Small commits leave a manifest each; merging keeps planning a scan cheap.

@@ -1,18 +1,13 @@
--- A verdict for every row that arrived and is not plainly new: duplicate, rejected, or new after all.
+-- A verdict for every suspect that is not new after all: duplicate or rejected.
 --
--- In:  ruled (id, key, content, broken, and where in Kafka), a row for each that arrived; broken is the rule it
---      breaks and why, else null. known (key, content): silver's rows with an arrived key. $key: name of the key.
+-- In:  ruled (id, key, content, broken, and where in Kafka); broken is the rule it breaks and why, else null.
+--      known (key, content): silver's rows with such a key. $key: name of the key.
 -- Out: judged (id, verdict, rule, why).
 --
 -- A redelivered message repeats the row word for word and is dropped. A key that comes again with other content is a
 -- fault of the source: the first one stays, the other is rejected. First is what was written to bronze first.
 create or replace temp table judged as
-with repeated as (
-    select key from ruled group by key having count(*) > 1
-    union all
-    select key from known
-),
-copies as (
+with copies as (
     select
         ruled.*,
         known.content as known_content,
@@ -20,7 +15,6 @@ copies as (
         first_value(ruled.content) over same_key as first_content
     from ruled
     left join known using (key)
-    where broken is not null or key in (select key from repeated)
     window same_key as (
         partition by key, broken is null
         order by _ingested_at, _kafka_topic, _kafka_partition, _kafka_offset

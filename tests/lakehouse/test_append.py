@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitStateUnknownException
-from pyiceberg.table import Table
+from pyiceberg.table import Table, Transaction
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -202,6 +203,27 @@ def test_a_partition_that_began_anew_counts_from_its_new_offsets_once(catalog: C
     head = catalog.load_table(NAME)
     assert committed_offsets(head) == {TOPIC: {0: 3, 1: 4}}
     assert offset_resets(head) == {TOPIC: {0: 1}}
+
+
+@pytest.mark.parametrize("days", [(0,), (0, 1), (-1, 0, 0)])
+def test_files_are_as_pyiceberg_would_write_them(table: Table, days: tuple[int, ...]) -> None:
+    """Rows of one day take a shorter way."""
+    column = pa.array([NOW + timedelta(days=day) for day in days], pa.timestamp("us", "UTC"))
+    place, field = 1, arrow_schema(NAME).field("timestamp")
+    given = rows(range(len(days))).set_column(place, field, column)
+
+    def written(transaction: AbstractContextManager[Transaction]) -> list[dict[str, Any]]:
+        before = {task.file.file_path for task in table.scan().plan_files()}
+        with transaction as changes:
+            changes.append(given)
+        files = [task.file for task in table.scan().plan_files() if task.file.file_path not in before]
+        names = ("partition", "record_count", "spec_id", "lower_bounds", "upper_bounds", "null_value_counts")
+        found = [{name: getattr(file, name) for name in names} for file in files]
+        return sorted(found, key=lambda file: file["partition"][0])
+
+    found = written(transaction(table))
+    assert found == written(table.transaction())
+    assert [file["record_count"] for file in found] == [days.count(day) for day in sorted(set(days))]
 
 
 def test_expiring_keeps_the_newest_snapshots_and_loses_no_state(catalog: Catalog, table: Table) -> None:
