@@ -137,7 +137,8 @@ def _only_partition(metadata: TableMetadata, rows: pa.Table | pa.RecordBatchRead
         return None
     (field,) = spec.fields
     column = rows[schema.find_column_name(field.source_id)]
-    # A day, as the value itself, never falls while the value grows: the bounds stand for all.
+    if not field.transform.preserves_order:  # else the bounds stand for all
+        return None
     bounds = pc.min_max(column)
     ends = pa.array([bounds["min"].as_py(), bounds["max"].as_py()], column.type)
     first, last = field.transform.pyarrow_transform(schema.find_type(field.source_id))(ends).to_pylist()
