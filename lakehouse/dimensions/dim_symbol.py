@@ -8,11 +8,12 @@ file. On a crash: the table is as before or as listed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
 from lakehouse.catalog import open_catalog
@@ -53,15 +54,23 @@ def read_symbols(path: Path = SYMBOLS_CSV) -> list[SymbolInfo]:
     return [SymbolInfo(**row) for row in rows]
 
 
-def seed_dim_symbol(catalog: Catalog, symbols: Sequence[SymbolInfo], *, as_of: datetime) -> bool:
+def seed_dim_symbol(
+    catalog: Catalog,
+    symbols: Sequence[SymbolInfo],
+    *,
+    as_of: datetime,
+    approve: Callable[[pa.Table], None] | None = None,
+) -> bool:
     """Bring the table in line with ``symbols``; False when it already was.
+
+    ``approve``: see :func:`~lakehouse.dimensions.table.bring_in_line`.
 
     Raises:
         NoSuchTableError: the table does not exist yet (``python -m lakehouse init``).
         ValueError: see :meth:`lakehouse.dimensions.scd2.Scd2.after`.
     """
     listed = [asdict(info) for info in symbols]
-    return bring_in_line(catalog, NAME, lambda rows: DIMENSION.after(rows, listed, as_of))
+    return bring_in_line(catalog, NAME, lambda rows: DIMENSION.after(rows, listed, as_of), approve=approve)
 
 
 def current_symbols(catalog: Catalog) -> dict[str, SymbolInfo]:

@@ -2,7 +2,8 @@
 
 In: ``symbols.csv``, ``traders.csv``, ``accounts.csv``, ``exchanges.csv`` beside this file, and the agents seen in
 ``bronze.orders`` since the last run. Out: the tables of ``dimensions``. On a crash: each table is as before or as
-it should be; running again does the rest. A faulty file is an error before any table is changed.
+it should be; running again does the rest. A faulty file is an error before any table is changed, and a table whose
+rows break their data contract is not committed.
 
 An agent that trades without standing in ``traders.csv`` becomes a member too, of the kind that its orders tell and
 with an unknown strategy (an "inferred member"), so that no fact is without its trader.
@@ -11,11 +12,13 @@ with an unknown strategy (an "inferred member"), so that no fact is without its 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from lakehouse.batch import BatchSession
 from lakehouse.dimensions.dim_symbol import read_symbols, seed_dim_symbol
@@ -24,6 +27,7 @@ from lakehouse.dimensions.scd2 import Scd2
 from lakehouse.dimensions.table import Row, bring_in_line
 from lakehouse.dimensions.versions import scd3_rows
 from lakehouse.incremental import appended_since, read_watermark
+from lakehouse.quality.gate import require
 from lakehouse.state import WATERMARK
 
 log = logging.getLogger(__name__)
@@ -57,6 +61,7 @@ def seed_dimensions(session: BatchSession, folder: Path = FOLDER) -> dict[str, D
 
     Raises:
         ReferenceFileError: a file is faulty; no table was changed.
+        ContractViolationError: rows break their data contract; their table and those after it were not changed.
         ValueError: a change cannot take effect now; see :meth:`lakehouse.dimensions.scd2.Scd2.after`.
         CommitFailedException: other writers won every race; run it again.
     """
@@ -72,15 +77,26 @@ def seed_dimensions(session: BatchSession, folder: Path = FOLDER) -> dict[str, D
     accounts = read_reference(folder / "accounts.csv", ACCOUNT_COLUMNS, "account_id", allowed=ACCOUNT_VALUES)
     exchanges = read_reference(folder / "exchanges.csv", EXCHANGE_COLUMNS, "exchange_code")
 
+    def gate(name: str, *others: str) -> Callable[[pa.Table], None]:
+        def approve(rows: pa.Table) -> None:
+            sources = {other: catalog.load_table(other).scan().to_arrow() for other in others}
+            require(session, {name: rows}, as_of, sources)
+
+        return approve
+
+    def seed(short: str, after: Callable[[list[Row]], list[Row]], *others: str) -> bool:
+        name = f"dimensions.{short}"
+        return bring_in_line(catalog, name, after, approve=gate(name, *others))
+
     def accounts_after(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
         return scd3_rows(rows, accounts, "account_id", ("tier", "status"), as_of)
 
     changed = {
-        "dim_symbol": seed_dim_symbol(catalog, symbols, as_of=as_of),
-        "dim_trader": _seed_traders(session, traders, as_of),
-        "dim_account": bring_in_line(catalog, "dimensions.dim_account", accounts_after),
-        "dim_exchange": bring_in_line(catalog, "dimensions.dim_exchange", lambda _: list(exchanges)),
-        "dim_time": bring_in_line(catalog, "dimensions.dim_time", lambda _: minutes_of_the_day()),
+        "dim_symbol": seed_dim_symbol(catalog, symbols, as_of=as_of, approve=gate("dimensions.dim_symbol")),
+        "dim_trader": _seed_traders(session, traders, as_of, gate("dimensions.dim_trader")),
+        "dim_account": seed("dim_account", accounts_after, "dimensions.dim_trader"),
+        "dim_exchange": seed("dim_exchange", lambda _: list(exchanges)),
+        "dim_time": seed("dim_time", lambda _: minutes_of_the_day()),
     }
     results = {}
     for short, done in changed.items():
@@ -119,7 +135,9 @@ def _session_at(minute: int) -> str:
     return "regular" if minute < AFTER_HOURS else "after-hours"
 
 
-def _seed_traders(session: BatchSession, listed: Sequence[dict[str, str]], as_of: datetime) -> bool:
+def _seed_traders(
+    session: BatchSession, listed: Sequence[dict[str, str]], as_of: datetime, approve: Callable[[pa.Table], None]
+) -> bool:
     name, source = "dimensions.dim_trader", "bronze.orders"
     appended = appended_since(
         source,
@@ -143,4 +161,4 @@ def _seed_traders(session: BatchSession, listed: Sequence[dict[str, str]], as_of
         return TRADERS.after(rows, [*listed, *inferred], as_of)
 
     state = {} if appended.snapshot.snapshot_id is None else {WATERMARK: appended.watermark.to_json()}
-    return bring_in_line(session.catalog, name, after, state)
+    return bring_in_line(session.catalog, name, after, state, approve)

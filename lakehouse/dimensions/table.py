@@ -27,12 +27,14 @@ def bring_in_line(
     name: str,
     after: Callable[[list[Row]], list[Row]],
     state: Mapping[str, str] | None = None,
+    approve: Callable[[pa.Table], None] | None = None,
 ) -> bool:
     """Replace the table's rows by ``after(rows)``; False when they, and ``state``, are as they should be.
 
     Args:
         after: pure; called once an attempt. Rows are in the order of the table's key.
         state: changes to the state that the table's snapshots carry.
+        approve: called with the rows that are about to be committed; what it raises keeps them out.
 
     Raises:
         NoSuchTableError: the table does not exist yet.
@@ -47,6 +49,8 @@ def bring_in_line(
         properties = carried(table, state)
         if content.equals(before) and properties == read_state(table):
             return False
+        if approve is not None:
+            approve(content)
         with transaction(table) as changes:
             if table.current_snapshot() is None:
                 changes.append(content, snapshot_properties=properties)

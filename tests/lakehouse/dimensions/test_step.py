@@ -14,6 +14,7 @@ import pytest
 from lakehouse.batch import BatchSession
 from lakehouse.dimensions.reference import ReferenceFileError
 from lakehouse.dimensions.step import FOLDER, seed_dimensions
+from lakehouse.quality.gate import ContractViolationError
 from simulator.exchange import Exchange
 from simulator.market import load_market
 
@@ -101,6 +102,15 @@ def test_a_faulty_file_changes_no_table(session: BatchSession, folder: Path) -> 
     with pytest.raises(ReferenceFileError, match=r"exchanges\.csv, line 2, column currency"):
         seed_dimensions(replace(session, clock=lambda: LATER), folder)
     assert heads(session) == before
+
+
+def test_rows_that_break_their_contract_are_not_committed(session: BatchSession, folder: Path) -> None:
+    seed_dimensions(session, folder)
+    before = rows(session, "dim_exchange")
+    edit(folder / "exchanges.csv", ",UTC,USD", ",UTC,US-Dollars")
+    with pytest.raises(ContractViolationError, match=r"dimensions\.dim_exchange: not committed.*codes"):
+        seed_dimensions(replace(session, clock=lambda: LATER), folder)
+    assert rows(session, "dim_exchange") == before
 
 
 def test_an_agent_that_nobody_listed_is_a_trader_once_it_is_seen(session: BatchSession, bronze: Any) -> None:
