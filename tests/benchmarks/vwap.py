@@ -5,7 +5,7 @@ order and disordered by up to 2 s. The flow reads the file in batches of 8,192, 
 makes one-minute windows and formats their rows. DuckDB, with one thread, computes the same windows.
 Then the same frames go through Kafka: topic → all windows → topic, with a snapshot each second.
 
-    python -m tests.benchmarks.vwap [--trades N] [--flink] [--only files|kafka|flink] [--broker auto|kafka|embedded]
+    python -m tests.benchmarks.vwap [--trades N] [--flink] [--only files|kafka|flink] [--broker auto|kafka|…]
 
 CPU time of the process that computes, with all its threads. Fails when a one-minute window differs from DuckDB's
 in any digit.
