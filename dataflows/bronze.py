@@ -108,8 +108,12 @@ class TableWriter:
         self._records = Records(topic)
         self._parsed: list[pa.Table] = []
         self._rejected: list[Rejected] = []
-        self.waiting = 0
+
+    @property
+    def waiting(self) -> int:
         """Records not committed yet."""
+        parsed: int = sum(rows.num_rows for rows in self._parsed)
+        return len(self._records) + parsed + len(self._rejected)
 
     def add(self, records: Records, now: datetime) -> list[Committed]:
         """Take consecutive records of a partition in; commits when the partition's offsets began anew."""
@@ -128,7 +132,6 @@ class TableWriter:
             )
         self._next[partition] = last + 1
         self._records.extend(records)
-        self.waiting += len(records)
         if len(self._records) >= BLOCK:  # while they are in the processor's cache
             self._parse(now)
         return commits
@@ -163,7 +166,7 @@ class TableWriter:
                 "%s: %d of %d rows were committed before, by an attempt that looked failed or by another writer",
                 *(self._name, appended.covered, rows.num_rows),
             )
-        self._parsed, self._rejected, self.waiting = [], [], 0
+        self._parsed, self._rejected = [], []
         return [Committed(self._name, appended.rows, time.perf_counter() - began, _sample(rows["timestamp"]))]
 
 

@@ -1,7 +1,7 @@
 """Which records have come before: the newest identities of a stream. Pure, with bounded memory.
 
-In: 64-bit identities in the order of the stream. Out: which of them are new. The same order gives the same answer
-however it is cut into batches, and over a snapshot.
+In: 64-bit identities in the order of the stream; the smallest number is none. Out: which of them are new. The same
+order gives the same answer however it is cut into batches, and over a snapshot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ REMEMBERED = 20_000
 A wire's copy follows close; a bridge that was killed sends again what was on its way, up to 20,000."""
 _SLOT_BITS = 16
 _EMPTY = np.iinfo(np.int64).min
-"""No identity, but by chance with a probability of 2**-63."""
+"""Marks a free slot. Were it ever an identity, which has a probability of 2**-63, its copies would pass."""
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 """2**64 over the golden ratio: a product's high bits are a hash (Knuth, TAOCP 3, 6.4)."""
 _SHIFT = np.uint64(64 - _SLOT_BITS)

@@ -136,9 +136,9 @@ def _only_partition(metadata: TableMetadata, rows: pa.Table | pa.RecordBatchRead
     if isinstance(rows, pa.RecordBatchReader) or len(spec.fields) != 1 or not rows.num_rows:
         return None
     (field,) = spec.fields
-    column = rows[schema.find_column_name(field.source_id)]
     if not field.transform.preserves_order:  # else the bounds stand for all
         return None
+    column = rows[schema.find_column_name(field.source_id)]
     bounds = pc.min_max(column)
     ends = pa.array([bounds["min"].as_py(), bounds["max"].as_py()], column.type)
     first, last = field.transform.pyarrow_transform(schema.find_type(field.source_id))(ends).to_pylist()
