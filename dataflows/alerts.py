@@ -21,7 +21,7 @@ from bytewax.operators import KeyedStream, StatefulBatchLogic
 
 from dataflows.alert_rules import Alert, Halts, Prices, Spreads, Volumes
 from dataflows.frames import FrameError, decode_halt, decode_quote, decode_trade, encode, units
-from dataflows.kafka import Batch, Frames, KafkaSource
+from dataflows.kafka import Frames, KafkaSource
 from dataflows.run import run
 from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, KafkaSink, Output, dead_letter, is_dead
@@ -38,8 +38,8 @@ def build(settings: StreamSettings, stop: threading.Event) -> Dataflow:
     """source → rules of each partition → alerts | dead letters → sinks"""
     flow = Dataflow(FLOW)
     topics = [RAW_TRADES, RAW_QUOTES, RAW_TRADING_HALTS]
-    batches = op.input("market", flow, KafkaSource(topics, settings, flow=FLOW, stop=stop))
-    alerts, letters = op_alerts(op.map("frames", batches, Batch.frames))
+    frames = op.input("market", flow, KafkaSource(topics, settings, flow=FLOW, stop=stop))
+    alerts, letters = op_alerts(frames)
     op.output("alerts", alerts, KafkaSink(ALERTS_PRICE, settings, flow=FLOW, stop=stop))
     op.output("letters", letters, KafkaSink(DLQ_PROCESSING, settings, flow=FLOW, stop=stop))
     return flow
@@ -77,9 +77,10 @@ class AlertLogic(StatefulBatchLogic[Frames, Keyed, bytes]):
 
     def _process(self, frames: Frames) -> Iterable[Keyed]:
         rule = self._rules()[frames.topic]
-        for index, (offset, frame) in enumerate(zip(frames.offsets, frames.values, strict=True)):
+        messages = zip(frames.offsets, frames.values, frames.written_ms, strict=True)
+        for index, (offset, frame, written_ms) in enumerate(messages):
             try:
-                alerts = rule(frame, frames.written_ms)
+                alerts = rule(frame, written_ms)
             except FrameError as error:
                 yield dead_letter(FLOW, frames, index, str(error), time.time_ns())
                 continue

@@ -31,12 +31,11 @@ from bytewax.dataflow import Dataflow
 from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.run import cli_main
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from dataflows.dead_letters import DeadLetters
-from dataflows.kafka import Batch, KafkaSource
+from dataflows.kafka import Frames, KafkaSource
 from dataflows.metrics import (
     BRONZE_COMMIT_SECONDS,
     BRONZE_COMMITS,
@@ -65,8 +64,6 @@ MAX_ROWS = 50_000
 """Rows at which a table commits early: 20 MB of frames, and a commit still takes well under a second."""
 GC_THRESHOLD = 200_000
 """Objects made and not freed at which the garbage collector looks for cycles; about two commits' worth."""
-MOST_DIGITS = 20
-"""Nanoseconds since 1970 have 19; whatever is longer is no time."""
 SAMPLES = 32
 """Event times of a commit that the metrics look at."""
 
@@ -250,34 +247,31 @@ def bronze_flow(
 
     interval = timedelta(seconds=settings.bronze_commit_seconds)
     source = KafkaSource(
-        list(TABLE_OF_TOPIC), settings, flow=FLOW, stop=stop, start=lambda topic, part: resume.get((topic, part))
+        list(TABLE_OF_TOPIC),
+        settings,
+        flow=FLOW,
+        stop=stop,
+        start=lambda topic, part: resume.get((topic, part)),
+        received=True,
     )
     flow = Dataflow(FLOW)
-    batches = op.input("raw", flow, source)
-    chunks = op.map("by_topic", batches, lambda batch: (batch.topic, _records(batch)))
+    frames = op.input("raw", flow, source)
+    chunks = op.map("by_topic", frames, lambda frames: (frames.topic, _records(frames)))
     commits = op.stateful_batch("commit", chunks, lambda _: _CommitLogic(make_writer, interval, clock))
     op.output("metrics", op.key_rm("commits", commits), _MetricsSink())
     return flow
 
 
-def _records(batch: Batch) -> Records:
-    messages = batch.messages
+def _records(frames: Frames) -> Records:
     return Records(
-        batch.topic,
-        [batch.partition] * len(messages),
-        list(map(Message.offset, messages)),
-        [None if kind == TIMESTAMP_NOT_AVAILABLE else ms for kind, ms in map(Message.timestamp, messages)],
-        list(map(_received_us, map(Message.headers, messages))),
-        list(map(Message.key, messages)),
-        [value or b"" for value in map(Message.value, messages)],
+        frames.topic,
+        [frames.partition] * len(frames.values),
+        list(frames.offsets),
+        [None if ms < 0 else ms for ms in frames.written_ms],
+        [None if us < 0 else us for us in frames.received_us],
+        frames.keys,
+        frames.values,
     )
-
-
-def _received_us(headers: list[tuple[str, bytes]] | None) -> int | None:
-    for name, value in headers or ():
-        if name == "received_at":
-            return int(value) // 1000 if value and len(value) < MOST_DIGITS and value.isdigit() else None
-    return None
 
 
 def _sample(times: pa.ChunkedArray) -> list[int]:

@@ -20,7 +20,7 @@ from bytewax.operators import KeyedStream
 from pyiceberg.exceptions import NoSuchTableError
 
 from dataflows.frames import FrameError, decode_trade, encode, number, units
-from dataflows.kafka import Batch, Frames, KafkaSource
+from dataflows.kafka import Frames, KafkaSource
 from dataflows.run import run
 from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, KafkaSink, Output, dead_letter, is_dead
@@ -94,8 +94,8 @@ def build(settings: StreamSettings, stop: threading.Event) -> Dataflow:
     reference.wait_until_loaded(FIRST_LOAD_S)
 
     flow = Dataflow(FLOW)
-    batches = op.input("trades", flow, KafkaSource([RAW_TRADES], settings, flow=FLOW, stop=stop))
-    rows, letters = op_enrich(op.map("frames", batches, Batch.frames), lambda: reference.symbols)
+    frames = op.input("trades", flow, KafkaSource([RAW_TRADES], settings, flow=FLOW, stop=stop))
+    rows, letters = op_enrich(frames, lambda: reference.symbols)
     op.output("rows", rows, KafkaSink(PROCESSED_TRADES, settings, flow=FLOW, stop=stop))
     op.output("letters", letters, KafkaSink(DLQ_PROCESSING, settings, flow=FLOW, stop=stop))
     return flow

@@ -1,6 +1,6 @@
 """Bytewax source and sink for Kafka that move batches, not messages.
 
-In: topics, read through one consumer a flow; a source item is a :class:`Batch`, consecutive messages of one
+In: topics, read through one consumer a flow; a source item is a :class:`Frames`, consecutive messages of one
 partition. Out: :class:`Output` records, written by an idempotent producer.
 
 On a crash: the recovery store has, of one and the same moment, the next offset of every partition read, the
@@ -15,21 +15,17 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from dataflows import librdkafka
 from dataflows.metrics import FLOW_LAG, FLOW_MESSAGES, SERVICE_READY
 from dataflows.settings import StreamSettings
 from dataflows.topics import Stopped
@@ -52,47 +48,27 @@ _UNSEEN_MAX_S = 20.0
 """Brokers give up one of them after 4 to 9 s of silence; another writer may have something on its way for ever."""
 
 
-class Batch(NamedTuple):
-    """Consecutive messages of one partition, in order. Offsets may have gaps (compaction)."""
-
-    topic: str
-    partition: int
-    first_offset: int
-    messages: list[Message]
-    """Of confluent_kafka: ``value() key() headers() offset() timestamp()``."""
-
-    def frames(self) -> Frames:
-        """Values and keys alone: what a flow needs that does not look at headers and timestamps."""
-        last = self.messages[-1].offset()
-        gapless = last - self.first_offset + 1 == len(self.messages)
-        return Frames(
-            self.topic,
-            self.partition,
-            range(self.first_offset, last + 1) if gapless else [m.offset() for m in self.messages],
-            [value or b"" for value in map(Message.value, self.messages)],
-            list(map(Message.key, self.messages)),
-            self.messages[0].timestamp()[1],
-        )
-
-
 class Frames(NamedTuple):
-    """Messages of one partition, in order; unlike :class:`Batch` it can travel between processes."""
+    """Consecutive messages of one partition, in order."""
 
     topic: str
     partition: int
     offsets: Sequence[int]
+    """They may have gaps (compaction)."""
     values: list[bytes]
     """An empty one for a tombstone."""
     keys: list[bytes | None]
-    written_ms: int
-    """Kafka's timestamp of the first."""
+    written_ms: list[int]
+    """Kafka's timestamps; -1 where a message has none."""
+    received_us: Sequence[int] = ()
+    """When the bridge received each, µs since the epoch; -1 where no header says so, or nobody asked."""
 
     @property
     def origin(self) -> str:
         return f"{self.topic}/{self.partition}"
 
 
-class KafkaSource(FixedPartitionedSource[Batch, int]):
+class KafkaSource(FixedPartitionedSource[Frames, int]):
     """Every partition of some topics, from the recovery store's offsets, ``start``'s, or the beginning.
 
     Args:
@@ -100,6 +76,7 @@ class KafkaSource(FixedPartitionedSource[Batch, int]):
         flow: name in metrics and logs.
         stop: when it is set the source ends, and Bytewax takes a last snapshot.
         start: overrides the recovery store; for a flow that keeps its offsets elsewhere.
+        received: whether the flow wants to know when the bridge received a message.
     """
 
     def __init__(
@@ -110,11 +87,12 @@ class KafkaSource(FixedPartitionedSource[Batch, int]):
         flow: str,
         stop: threading.Event,
         start: StartOffset | None = None,
+        received: bool = False,
     ) -> None:
         self._topics = topics
         self._stop = stop
         self._start = start
-        self._reader = _Reader(settings, flow, stop)
+        self._reader = _Reader(settings, flow, stop, received=received)
 
     def list_parts(self) -> list[str]:
         return [
@@ -129,7 +107,7 @@ class KafkaSource(FixedPartitionedSource[Batch, int]):
         )
 
 
-class _SourcePartition(StatefulSourcePartition[Batch, int]):
+class _SourcePartition(StatefulSourcePartition[Frames, int]):
     def __init__(
         self, reader: _Reader, topic: str, number: int, offset: int | None, stop: threading.Event
     ) -> None:
@@ -139,14 +117,14 @@ class _SourcePartition(StatefulSourcePartition[Batch, int]):
         self._next_offset = reader.assign(topic, number, offset)
         self._awake: datetime | None = None
 
-    def next_batch(self) -> Iterable[Batch]:
+    def next_batch(self) -> Iterable[Frames]:
         if self._stop.is_set():
             raise StopIteration
         batch = self._reader.take(self._key)
         self._awake = self._reader.next_awake()
         if batch is None:
             return ()
-        self._next_offset = batch.messages[-1].offset() + 1
+        self._next_offset = batch.offsets[-1] + 1
         return (batch,)
 
     def next_awake(self) -> datetime | None:
@@ -166,12 +144,13 @@ class _Reader:
     idle broker. Memory stays bounded: a fetch happens only when the asking partition has nothing queued.
     """
 
-    def __init__(self, settings: StreamSettings, flow: str, stop: threading.Event) -> None:
+    def __init__(self, settings: StreamSettings, flow: str, stop: threading.Event, *, received: bool) -> None:
         self._settings = settings
         self._flow = flow
         self._stop = stop
-        self._consumer: Consumer | None = None
-        self._queues: dict[tuple[str, int], deque[Batch]] = {}
+        self._received = received
+        self._consumer: librdkafka.Consumer | None = None
+        self._queues: dict[tuple[str, int], deque[Frames]] = {}
         self._positions: dict[tuple[str, int], int] = {}
         self._next_poll = 0.0
         self._next_lag = 0.0
@@ -179,9 +158,10 @@ class _Reader:
 
     def partition_count(self, topic: str) -> int:
         """Raises KafkaException when the topic does not exist."""
+        admin = AdminClient(self._settings.kafka(), logger=log)
 
         def count() -> int:
-            found = self._connected().list_topics(topic, timeout=_BROKER_TIMEOUT_S).topics[topic]
+            found = admin.list_topics(topic, timeout=_BROKER_TIMEOUT_S).topics[topic]
             if found.error is not None:
                 raise KafkaException(found.error)
             return len(found.partitions)
@@ -193,10 +173,10 @@ class _Reader:
         position = self._valid(topic, number, offset)
         self._queues[topic, number] = deque()
         self._positions[topic, number] = position
-        self._connected().incremental_assign([TopicPartition(topic, number, position)])
+        self._connected().assign(topic, number, position)
         return position
 
-    def take(self, key: tuple[str, int]) -> Batch | None:
+    def take(self, key: tuple[str, int]) -> Frames | None:
         """The next batch of a partition, or None when there is nothing now. Blocks ≤ 20 ms, only when idle."""
         queue = self._queues[key]
         if not queue and time.monotonic() >= self._next_poll:
@@ -214,9 +194,9 @@ class _Reader:
             self._consumer = None
             SERVICE_READY.set(0)
 
-    def _connected(self) -> Consumer:
+    def _connected(self) -> librdkafka.Consumer:
         if self._consumer is None:
-            self._consumer = Consumer(
+            self._consumer = librdkafka.Consumer(
                 {
                     "group.id": f"tickhouse-{self._flow}",  # required, but never joined
                     "client.id": f"tickhouse-{self._flow}",
@@ -230,23 +210,23 @@ class _Reader:
                     "queued.min.messages": 100_000,
                     "fetch.queue.backoff.ms": 5,  # default 1 s: after a full queue the flow would starve
                     "queued.max.messages.kbytes": 32_768,
-                    "error_cb": self._broker_error,
                     **self._settings.kafka(),
                 },
-                logger=log,
+                self._broker_error,
+                log,
             )
         return self._consumer
 
-    def _broker_error(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._away:
+    def _broker_error(self, code: int) -> None:
+        if code == KafkaError._ALL_BROKERS_DOWN and not self._away:
             self._away = True
             SERVICE_READY.set(0)
             log.warning("Kafka is away (%s); waiting for it", self._settings.kafka_bootstrap)
 
-    def _look_for_broker(self, consumer: Consumer) -> None:
+    def _look_for_broker(self, consumer: librdkafka.Consumer) -> None:
         """A broker that is back may have nothing to send: ask it."""
         try:
-            consumer.list_topics(timeout=0.5)
+            consumer.bounds(*next(iter(self._positions)), timeout_s=0.5)
         except KafkaException as error:
             log.debug("still away: %s", error)
         else:
@@ -255,45 +235,39 @@ class _Reader:
 
     def _valid(self, topic: str, number: int, offset: int | None) -> int:
         """Clamp an offset to what the broker has, and say so."""
-        partition = TopicPartition(topic, number)
         low, high = until_broker_answers(
-            lambda: self._connected().get_watermark_offsets(partition, timeout=_BROKER_TIMEOUT_S), self._stop
+            lambda: self._connected().bounds(topic, number, _BROKER_TIMEOUT_S), self._stop
         )
         if offset is None:
-            return int(low)
+            return low
         if offset > high:
             log.error(
                 "%s/%d ends at offset %d, but %d was already read: the broker lost messages or the topic was"
                 " made anew. Reading on from %d; delete the data folder to start over.",
                 *(topic, number, high, offset, high),
             )
-            return int(high)
+            return high
         if offset < low:
             log.error(
                 "%s/%d begins at offset %d, but reading stopped at %d: retention removed %d messages unread.",
                 *(topic, number, low, offset, low - offset),
             )
-            return int(low)
+            return low
         return offset
 
     def _fetch(self) -> None:
         consumer = self._connected()
-        first = consumer.poll(POLL_BLOCK_S)
         limit = self._settings.source_batch
-        messages = [] if first is None else [first, *consumer.consume(limit, 0)]
+        columns, errors = consumer.consume(limit, POLL_BLOCK_S, received=self._received)
         now = time.monotonic()
-        self._next_poll = now if len(messages) > limit // 8 else now + POLL_INTERVAL_S
-        if any(map(Message.error, messages)):
-            messages = [message for message in messages if message.error() is None or self._failed(message)]
-        begin = 0
-        partitions = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
-        for (topic, number), run in groupby(partitions):
-            end = begin + len(list(run))
-            batch = Batch(topic, number, messages[begin].offset(), messages[begin:end])
-            self._queues[topic, number].append(batch)
-            self._positions[topic, number] = messages[end - 1].offset() + 1
-            FLOW_MESSAGES.labels(self._flow, topic).inc(end - begin)
-            begin = end
+        count = len(columns.offset)
+        self._next_poll = now if count > limit // 8 else now + POLL_INTERVAL_S
+        for error in errors:
+            self._judge(error)
+        for frames in _by_partition(consumer, columns):
+            self._queues[frames.topic, frames.partition].append(frames)
+            self._positions[frames.topic, frames.partition] = frames.offsets[-1] + 1
+            FLOW_MESSAGES.labels(self._flow, frames.topic).inc(len(frames.values))
         if now >= self._next_lag:
             self._next_lag = now + _LAG_INTERVAL_S
             self._measure_lag(consumer)
@@ -302,27 +276,48 @@ class _Reader:
             # said again each second: whoever waited for the broker in between (a sink at its start) has unsaid it
             SERVICE_READY.set(0 if self._away else 1)
 
-    def _failed(self, message: Message) -> bool:
-        """Handle an error event; always False, so that it is not taken for a message.
-
-        Raises:
-            KafkaException: what waiting cannot mend.
-        """
-        error = message.error()
+    def _judge(self, error: KafkaError) -> None:
+        """Raises KafkaException for what waiting cannot mend."""
         # An offset that is gone while reading is among these: the next start says so, and where it reads on.
-        if error.fatal() or not (error.retriable() or error.code() in PASSING):
+        if error.code() not in PASSING:
             raise KafkaException(error)
         log.warning("Kafka: %s; trying again", error.str())
-        return False
 
-    def _measure_lag(self, consumer: Consumer) -> None:
+    def _measure_lag(self, consumer: librdkafka.Consumer) -> None:
         lag: dict[str, int] = {}
         for (topic, number), position in self._positions.items():
-            _, high = consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
-            queued = sum(len(batch.messages) for batch in self._queues[topic, number])
-            lag[topic] = lag.get(topic, 0) + max(0, high - position) + queued
+            queued = sum(len(batch.values) for batch in self._queues[topic, number])
+            lag[topic] = lag.get(topic, 0) + max(0, consumer.end(topic, number) - position) + queued
         for topic, messages in lag.items():
             FLOW_LAG.labels(self._flow, topic).set(messages)
+
+
+def _by_partition(consumer: librdkafka.Consumer, columns: librdkafka.Columns) -> Iterator[Frames]:
+    """The messages as they follow one another, apart where the partition changes."""
+    if not len(columns.offset):
+        return
+    changes = np.flatnonzero((np.diff(columns.topic) != 0) | (np.diff(columns.partition) != 0)) + 1
+    values = _cut(columns.values, columns.value_ends)
+    keys: list[bytes | None] = [*_cut(columns.keys, columns.key_ends)]
+    for place in np.flatnonzero(columns.keyless).tolist():
+        keys[place] = None
+    for begin, end in pairwise([0, *changes.tolist(), len(values)]):
+        offsets = columns.offset[begin:end]
+        first, last = offsets[0].item(), offsets[-1].item()
+        yield Frames(
+            consumer.topic(columns.topic[begin].item()),
+            columns.partition[begin].item(),
+            range(first, last + 1) if last - first + 1 == len(offsets) else offsets.tolist(),
+            values[begin:end],
+            keys[begin:end],
+            columns.written_ms[begin:end].tolist(),
+            columns.received_us[begin:end].tolist(),
+        )
+
+
+def _cut(text: bytes, ends: librdkafka.Integers) -> list[bytes]:
+    """The pieces of ``text`` up to each of ``ends``."""
+    return [text[begin:end] for begin, end in pairwise([0, *ends.tolist()])]
 
 
 PASSING = {

@@ -21,7 +21,7 @@ from bytewax.dataflow import Dataflow, Stream
 from bytewax.operators import KeyedStream
 
 from dataflows.frames import REFUSED, FrameError, encode, event_time
-from dataflows.kafka import Batch, Frames, KafkaSource
+from dataflows.kafka import Frames, KafkaSource
 from dataflows.run import run
 from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, KafkaSink, Output, dead_letter, is_dead
@@ -59,8 +59,8 @@ _BOOK = msgspec.json.Decoder(BookFrame)
 def build(settings: StreamSettings, stop: threading.Event) -> Dataflow:
     """source → figures of each book | dead letters → sinks"""
     flow = Dataflow(FLOW)
-    batches = op.input("books", flow, KafkaSource([RAW_ORDERBOOK_SNAPSHOTS], settings, flow=FLOW, stop=stop))
-    rows, letters = op_measure(op.map("frames", batches, Batch.frames))
+    frames = op.input("books", flow, KafkaSource([RAW_ORDERBOOK_SNAPSHOTS], settings, flow=FLOW, stop=stop))
+    rows, letters = op_measure(frames)
     op.output("rows", rows, KafkaSink(PROCESSED_ORDERBOOK, settings, flow=FLOW, stop=stop))
     op.output("letters", letters, KafkaSink(DLQ_PROCESSING, settings, flow=FLOW, stop=stop))
     return flow

@@ -25,10 +25,9 @@ from typing import NamedTuple
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow, Stream
 from bytewax.operators import KeyedStream, StatefulBatchLogic
-from confluent_kafka import Message
 
 from dataflows.frames import encode, number
-from dataflows.kafka import Batch, Frames, KafkaSource
+from dataflows.kafka import Frames, KafkaSource
 from dataflows.metrics import DUPLICATE_TRADES, FLOW_WATERMARK, LATE_TRADES
 from dataflows.run import run
 from dataflows.settings import StreamSettings
@@ -53,36 +52,25 @@ def utc_now() -> datetime:
 def build(settings: StreamSettings, stop: threading.Event) -> Dataflow:
     """source → windows of each shard → rows | dead letters → sinks"""
     flow = Dataflow(FLOW)
-    batches = op.input("trades", flow, KafkaSource([RAW_TRADES], settings, flow=FLOW, stop=stop))
-    rows, letters = op_windows(op.map("stamped", batches, stamped), settings)
+    frames = op.input("trades", flow, KafkaSource([RAW_TRADES], settings, flow=FLOW, stop=stop))
+    rows, letters = op_windows(frames, settings)
     op.output("rows", rows, KafkaSink(PROCESSED_VWAP, settings, flow=FLOW, stop=stop))
     op.output("letters", letters, KafkaSink(DLQ_PROCESSING, settings, flow=FLOW, stop=stop))
     return flow
 
 
-class Stamped(NamedTuple):
-    frames: Frames
-    written_ms: list[int]
-    """Kafka's timestamp of each."""
-
-
-def stamped(batch: Batch) -> Stamped:
-    """A batch as it goes to its shard, maybe in another process."""
-    return Stamped(batch.frames(), [stamp for _, stamp in map(Message.timestamp, batch.messages)])
-
-
 def op_windows(
-    frames: Stream[Stamped],
+    frames: Stream[Frames],
     settings: StreamSettings,
     clock: Clock = utc_now,
     windows: Sequence[Window] = WINDOWS,
 ) -> tuple[KeyedStream[Output | DeadLetter], KeyedStream[DeadLetter]]:
-    """Stamped frames of raw.trades → keyed rows, keyed dead letters."""
+    """Frames of raw.trades → keyed rows, keyed dead letters."""
 
     def logic(state: VwapState | None) -> VwapLogic:
         return VwapLogic(settings, clock, state, windows)
 
-    by_shard = op.key_on("shard", frames, lambda item: str(item.frames.partition))
+    by_shard = op.key_on("shard", frames, lambda item: str(item.partition))
     merged = op.stateful_batch("windows", by_shard, logic)
     split = op.branch("refused", op.map("keyed", merged, lambda item: item[1]), is_dead)
     return split.falses, split.trues
@@ -93,7 +81,7 @@ class VwapState(NamedTuple):
     pending: tuple[Bar, ...]
 
 
-class VwapLogic(StatefulBatchLogic[Stamped, Keyed, VwapState]):
+class VwapLogic(StatefulBatchLogic[Frames, Keyed, VwapState]):
     """The windows of one shard, and when to publish open ones early."""
 
     def __init__(
@@ -116,23 +104,23 @@ class VwapLogic(StatefulBatchLogic[Stamped, Keyed, VwapState]):
             self._pending = state.pending
             self._changed = True
 
-    def on_batch(self, values: list[Stamped]) -> tuple[Iterable[Keyed], bool]:
+    def on_batch(self, values: list[Frames]) -> tuple[Iterable[Keyed], bool]:
         self._last_data = self._clock()
         self._windows.withdraw(self._pending)  # overtaken: they will be emitted with a higher revision
         self._pending = ()
         self._changed = True
         outputs: list[Keyed] = []
         late, duplicates = self._windows.late, self._windows.duplicates
-        for frames, written_ms in values:
-            outputs += self._process(frames, written_ms)
+        for frames in values:
+            outputs += self._process(frames)
         LATE_TRADES.inc(self._windows.late - late)
         DUPLICATE_TRADES.inc(self._windows.duplicates - duplicates)
         self._watermark.set(max(0, self._windows.watermark) / 1e6)
         return outputs, self.RETAIN
 
-    def _process(self, frames: Frames, written_ms: list[int]) -> list[Keyed]:
+    def _process(self, frames: Frames) -> list[Keyed]:
         trades, reasons = self._decoder.decode(frames.values)
-        bars, refused = self._windows.add(trades, written_ms)
+        bars, refused = self._windows.add(trades, frames.written_ms)
         outputs: list[Keyed] = [*self._rows(bars)]
         reasons |= refused
         now_ns = time.time_ns()

@@ -44,7 +44,7 @@ from dataflows.run import EPOCH, recovery_store
 from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, Output
 from dataflows.topics import PROCESSED_VWAP, RAW_TRADES, ensure_topics
-from dataflows.vwap import FLOW, Stamped, build, op_windows
+from dataflows.vwap import FLOW, build, op_windows
 from dataflows.windows import WINDOWS, Window
 from simulator.events import format_timestamp
 from tests.benchmarks.brokers import ROOT, a_broker
@@ -93,7 +93,7 @@ def frame(symbol: str, time_us: int, i: int, cents: int) -> bytes:
     ).encode()
 
 
-class _FileSource(DynamicSource[Stamped]):
+class _FileSource(DynamicSource[Frames]):
     def __init__(self, path: Path, batch: int) -> None:
         self._path, self._batch = path, batch
 
@@ -101,7 +101,7 @@ class _FileSource(DynamicSource[Stamped]):
         return _FilePartition(self._path, self._batch)
 
 
-class _FilePartition(StatelessSourcePartition[Stamped]):
+class _FilePartition(StatelessSourcePartition[Frames]):
     def __init__(self, path: Path, batch: int) -> None:
         self._file = path.open("rb", buffering=0)
         self._batch = batch
@@ -110,7 +110,7 @@ class _FilePartition(StatelessSourcePartition[Stamped]):
         self._cut = b""
         self._offset = 0
 
-    def next_batch(self) -> list[Stamped]:
+    def next_batch(self) -> list[Frames]:
         values = self._take()
         if not values:
             self._file.close()
@@ -118,7 +118,7 @@ class _FilePartition(StatelessSourcePartition[Stamped]):
         offsets = range(self._offset, self._offset + len(values))
         self._offset += len(values)
         written_ms = [START_US // 1000 + 10**9] * len(values)
-        return [Stamped(Frames(RAW_TRADES, 0, offsets, values, [None] * len(values), 0), written_ms)]
+        return [Frames(RAW_TRADES, 0, offsets, values, [None] * len(values), written_ms)]
 
     def _take(self) -> list[bytes]:
         while len(self._values) < self._taken + self._batch and (block := self._file.read(1 << 17)):

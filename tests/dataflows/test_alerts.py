@@ -22,7 +22,7 @@ START = 1_723_075_200_000_000
 
 def frames(topic: str, values: list[bytes], first_offset: int = 0) -> Frames:
     offsets = range(first_offset, first_offset + len(values))
-    return Frames(topic, 0, offsets, values, [b"key"] * len(values), 1_723_075_200_123)
+    return Frames(topic, 0, offsets, values, [b"key"] * len(values), [1_723_075_200_123] * len(values))
 
 
 def run(batches: list[Any], folder: Path, times: int = 1) -> tuple[list[dict[str, Any]], list[Any], list[Any]]:

@@ -36,7 +36,7 @@ def test_a_symbol_that_the_dimension_lacks_is_unknown(trade_frame: Callable[...,
 
 def test_garbage_becomes_a_dead_letter_between_two_outputs(trade_frame: Callable[..., bytes]) -> None:
     values = [trade_frame("AAPL", TIME), b"\x00", trade_frame("AAPL", TIME, price=1e-9), trade_frame("AAPL", TIME)]
-    items = [item for _, item in process(Frames("raw.trades", 1, range(4), values, [b"AAPL"] * 4, 0), APPLE)]
+    items = [item for _, item in process(Frames("raw.trades", 1, range(4), values, [b"AAPL"] * 4, [0] * 4), APPLE)]
     assert [type(item) for item in items] == [Output, DeadLetter, DeadLetter, Output]
     assert items[2].output.headers[0] == ("error", b"1E-9 is not between 1e-8 and 1e10")
 

@@ -17,7 +17,7 @@ from bytewax.testing import TestingSource, run_main
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from dataflows.kafka import Batch, KafkaSource, until_broker_answers
+from dataflows.kafka import Frames, KafkaSource, until_broker_answers
 from dataflows.metrics import SERVICE_READY
 from dataflows.run import recovery_store
 from dataflows.settings import StreamSettings
@@ -40,21 +40,21 @@ def topic(stream_settings: StreamSettings, unique: str, until: Callable[..., Any
     admin.delete_topics([name])[name].result(20)
 
 
-class _Collect(StatelessSinkPartition[Batch]):
-    def __init__(self, batches: list[Batch], stop: threading.Event, count: int) -> None:
+class _Collect(StatelessSinkPartition[Frames]):
+    def __init__(self, batches: list[Frames], stop: threading.Event, count: int) -> None:
         self._batches, self._stop, self._count = batches, stop, count
 
-    def write_batch(self, items: list[Batch]) -> None:
+    def write_batch(self, items: list[Frames]) -> None:
         self._batches += items
-        if sum(len(batch.messages) for batch in self._batches) >= self._count:
+        if sum(len(batch.values) for batch in self._batches) >= self._count:
             self._stop.set()
 
 
-class Collect(DynamicSink[Batch]):
-    """Collects batches, and stops the flow at a number of messages."""
+class Collect(DynamicSink[Frames]):
+    """Collects messages, and stops the flow at a number of messages."""
 
     def __init__(self, count: int) -> None:
-        self.batches: list[Batch] = []
+        self.batches: list[Frames] = []
         self.stop = threading.Event()
         self._count = count
 
@@ -62,7 +62,7 @@ class Collect(DynamicSink[Batch]):
         return _Collect(self.batches, self.stop, self._count)
 
     def values(self) -> list[bytes]:
-        return [value for batch in self.batches for value in batch.frames().values]
+        return [value for batch in self.batches for value in batch.values]
 
 
 def read(topic: str, settings: StreamSettings, count: int, start: Any = None) -> Collect:
@@ -84,8 +84,8 @@ def test_a_source_reads_all_partitions_in_order_and_resumes_behind_what_it_read(
     first = read(topic, stream_settings, 100)
     assert sorted(map(int, first.values())) == list(range(100))
     for number in (0, 1):
-        offsets = [o for batch in first.batches if batch.partition == number for o in batch.frames().offsets]
-        values = [int(v) for batch in first.batches if batch.partition == number for v in batch.frames().values]
+        offsets = [o for batch in first.batches if batch.partition == number for o in batch.offsets]
+        values = [int(v) for batch in first.batches if batch.partition == number for v in batch.values]
         assert offsets == list(range(len(offsets)))
         assert values == sorted(values)
     for i in range(100, 120):

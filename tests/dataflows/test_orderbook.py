@@ -57,7 +57,7 @@ def test_a_one_sided_book_has_nulls_for_the_other_side_and_an_empty_one_has_no_i
 
 def test_each_snapshot_gives_one_output_known_by_its_offset_and_garbage_a_dead_letter() -> None:
     values = [book([(1, 1)], []), b"null", book([(2, 1)], [])]
-    items = list(process(Frames("raw.orderbook-snapshots", 2, range(5, 8), values, [b"A"] * 3, 0)))
+    items = list(process(Frames("raw.orderbook-snapshots", 2, range(5, 8), values, [b"A"] * 3, [0] * 3)))
     (_, first), (_, letter), (_, last) = items
     assert isinstance(first, Output)
     assert isinstance(last, Output)

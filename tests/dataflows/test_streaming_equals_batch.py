@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from dataflows.kafka import Frames
 from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, Output
-from dataflows.vwap import Stamped, op_windows
+from dataflows.vwap import op_windows
 from dataflows.windows import LATENESS_US, MINUTE_US, WINDOWS
 from simulator.events import format_timestamp
 
@@ -172,8 +172,8 @@ def test_the_final_windows_are_duckdb_s(
         for begin in range(0, len(values), batch):
             some = values[begin : begin + batch]
             offsets = range(begin, begin + len(some))
-            frames = Frames("raw.trades", shard, offsets, some, [None] * len(some), 0)
-            items.append((begin, Stamped(frames, [10**13] * len(some))))
+            frames = Frames("raw.trades", shard, offsets, some, [None] * len(some), [10**13] * len(some))
+            items.append((begin, frames))
     items = [item for _, item in sorted(items, key=lambda placed: placed[0])]  # each shard in its own order
     if crash_at is not None:
         items.insert(round(crash_at * len(items)), TestingSource.ABORT())

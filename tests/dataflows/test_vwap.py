@@ -22,17 +22,17 @@ from dataflows.kafka import Frames
 from dataflows.metrics import DUPLICATE_TRADES
 from dataflows.settings import StreamSettings
 from dataflows.sink import DeadLetter, Output
-from dataflows.vwap import SETTLE, Stamped, VwapLogic, op_windows
+from dataflows.vwap import SETTLE, VwapLogic, op_windows
 
 MINUTE_US = 60_000_000
 BASE = 1_900_000_020_000_000 // (15 * MINUTE_US) * (15 * MINUTE_US)
 """Later than any other test's trades, so that theirs do not make these late."""
 
 
-def frames(values: list[bytes], first_offset: int = 0, written_us: int = 2 * BASE) -> Stamped:
+def frames(values: list[bytes], first_offset: int = 0, written_us: int = 2 * BASE) -> Frames:
     offsets = range(first_offset, first_offset + len(values))
-    made = Frames("raw.trades", 0, offsets, values, [b"key"] * len(values), 0)
-    return Stamped(made, [written_us // 1000] * len(values))
+    count = len(values)
+    return Frames("raw.trades", 0, offsets, values, [b"key"] * count, [written_us // 1000] * count)
 
 
 class Clock:

@@ -246,7 +246,7 @@ def alerts_of_raw(bootstrap: str) -> Counter[str]:
         rules: defaultdict[int, AlertLogic] = defaultdict(lambda: AlertLogic(None))
         offsets: Counter[int] = Counter()
         for number, value in layers.values(bootstrap, topic):
-            frames = Frames(topic, number, [offsets[number]], [value], [None], 0)
+            frames = Frames(topic, number, [offsets[number]], [value], [None], [0])
             offsets[number] += 1
             for _, output in rules[number].on_batch([frames])[0]:
                 assert isinstance(output, Output), f"{topic}/{number}: {output}"
