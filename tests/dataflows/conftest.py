@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from dataflows.settings import StreamSettings
 from dataflows.topics import ensure_topics
@@ -157,6 +158,20 @@ def until() -> Callable[..., Any]:
             time.sleep(0.1)  # between two looks, not instead of one
 
     return wait
+
+
+@pytest.fixture
+def topic(stream_settings: StreamSettings, unique: str, until: Callable[..., Any]) -> Iterator[str]:
+    """A topic of two partitions for this test alone."""
+    name = f"test.{unique}"
+    admin = AdminClient({"bootstrap.servers": stream_settings.kafka_bootstrap})
+    admin.create_topics([NewTopic(name, 2, 1)])[name].result(20)
+    until(
+        "the topic has leaders",
+        lambda: all(p.leader >= 0 for p in admin.list_topics(name).topics[name].partitions.values()),
+    )
+    yield name
+    admin.delete_topics([name])[name].result(20)
 
 
 class Service:

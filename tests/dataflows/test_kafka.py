@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.recovery import RecoveryConfig
 from bytewax.testing import TestingSource, run_main
 from confluent_kafka import KafkaError, KafkaException, Message
-from confluent_kafka.admin import AdminClient, NewTopic
 
 from dataflows.kafka import Frames, KafkaSource, until_broker_answers
 from dataflows.metrics import SERVICE_READY
@@ -24,20 +23,6 @@ from dataflows.settings import StreamSettings
 from dataflows.sink import KafkaSink, Output
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def topic(stream_settings: StreamSettings, unique: str, until: Callable[..., Any]) -> Iterator[str]:
-    """A topic of two partitions for this test alone."""
-    name = f"test.{unique}"
-    admin = AdminClient({"bootstrap.servers": stream_settings.kafka_bootstrap})
-    admin.create_topics([NewTopic(name, 2, 1)])[name].result(20)
-    until(
-        "the topic has leaders",
-        lambda: all(p.leader >= 0 for p in admin.list_topics(name).topics[name].partitions.values()),
-    )
-    yield name
-    admin.delete_topics([name])[name].result(20)
 
 
 class _Collect(StatelessSinkPartition[Frames]):
