@@ -115,11 +115,15 @@ class Consumer:
         if count == 1 and limit > 1:
             count += max(0, _library.rd_kafka_consume_batch_queue(self._queue, 0, first + 8, limit - 1))
         messages = self._messages[: max(0, count)]
-        errors = [
-            KafkaError(code, _library.rd_kafka_message_errstr(messages[place].item()).decode())
-            for place, code in enumerate(_codes(messages).tolist())
-            if code
-        ]
+        codes = _codes(messages)
+        errors: list[KafkaError] = []
+        if codes.any():
+            for place in np.flatnonzero(codes).tolist():
+                message = messages[place].item()
+                text: bytes = _library.rd_kafka_message_errstr(message)
+                errors.append(KafkaError(codes[place].item(), text.decode()))
+                _library.rd_kafka_message_destroy(message)
+            messages = messages[codes == 0]
         figures, values, keys = _unpack(messages, received, _HEADER)
         return Columns._make([*figures, values.tobytes(), keys.tobytes()]), errors
 
@@ -179,6 +183,7 @@ _OF_C: dict[str, tuple[Any, ...]] = {
     "rd_kafka_error_destroy": (None, c_void_p),
     "rd_kafka_consume_batch_queue": (ctypes.c_ssize_t, c_void_p, c_int, c_void_p, c_size_t),
     "rd_kafka_message_errstr": (c_char_p, c_void_p),
+    "rd_kafka_message_destroy": (None, c_void_p),
     "rd_kafka_topic_name": (c_char_p, c_void_p),
     "rd_kafka_query_watermark_offsets": (
         *(c_int, c_void_p, c_char_p, c_int32, POINTER(c_int64), POINTER(c_int64), c_int),
@@ -228,26 +233,26 @@ def _codes(messages: Integers) -> Integers:
 
 @compiled
 def _unpack(messages: Integers, received: bool, header: Bytes) -> tuple[Integers, Bytes, Bytes]:
-    """The columns of what is a message; all of ``messages`` are given back to librdkafka.
+    """The columns of messages, which are given back to librdkafka.
 
     Returns:
         the columns of :class:`Columns` that hold integers; values; keys.
     """
-    good = messages[_codes(messages) == 0]
-    figures = np.empty((8, len(good)), np.int64)
+    count = len(messages)
+    figures = np.empty((8, count), np.int64)
     topic, partition, offset, written_ms = figures[0], figures[1], figures[2], figures[3]
     received_us, value_ends, key_ends, keyless = figures[4], figures[5], figures[6], figures[7]
-    fields = np.empty((len(good), _WORDS), np.int64)
+    fields = np.empty((count, _WORDS), np.int64)
     halves = fields.view(np.int32)
     scratch = np.zeros(3, np.int64)  # what C functions are to fill
     first, second, third = scratch.ctypes.data, scratch.ctypes.data + 8, scratch.ctypes.data + 16
     value_end = key_end = 0
-    for row in range(len(good)):
-        _memcpy(fields[row].ctypes.data, good[row], 8 * _WORDS)
+    for row in range(count):
+        _memcpy(fields.ctypes.data + 8 * _WORDS * row, messages[row], 8 * _WORDS)
         topic[row] = fields[row, _TOPIC]
         partition[row] = halves[row, 2 * _PARTITION]
         offset[row] = fields[row, _OFFSET]
-        written_ms[row] = _timestamp(good[row], first)
+        written_ms[row] = _timestamp(messages[row], first)
         value_end += fields[row, _VALUE_SIZE]
         value_ends[row] = value_end
         keyless[row] = fields[row, _KEY] == 0
@@ -256,20 +261,19 @@ def _unpack(messages: Integers, received: bool, header: Bytes) -> tuple[Integers
         received_us[row] = -1
         if (
             received
-            and _headers(good[row], first) == 0
+            and _headers(messages[row], first) == 0
             and _header(scratch[0], 0, header.ctypes.data, second, third) == 0
         ):
             received_us[row] = _micros(scratch[1], scratch[2])
     values, keys = np.empty(value_end, np.uint8), np.empty(key_end, np.uint8)
     value_at, key_at = values.ctypes.data, keys.ctypes.data
-    for row in range(len(good)):
+    for row in range(count):
         size = fields[row, _VALUE_SIZE]
         _memcpy(value_at, fields[row, _VALUE], size)
         value_at += size
         if not keyless[row]:
             _memcpy(key_at, fields[row, _KEY], fields[row, _KEY_SIZE])
             key_at += fields[row, _KEY_SIZE]
-    for row in range(len(messages)):
         _destroy(messages[row])
     return figures, values, keys
 
