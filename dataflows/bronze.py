@@ -63,7 +63,7 @@ FLOW = "bronze"
 MAX_ROWS = 100_000
 """Rows at which a table commits early: 40 MB in Arrow, and a commit still takes well under a second."""
 GC_THRESHOLD = 200_000
-"""Objects made and not freed at which the garbage collector looks for cycles; about two commits' worth."""
+"""Objects made and not freed at which the garbage collector looks for cycles."""
 SAMPLES = 32
 """Event times of a commit that the metrics look at."""
 
