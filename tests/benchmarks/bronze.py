@@ -5,7 +5,8 @@ dataflows.bronze``), idle before. ``textbook`` is the obvious writer: one ``poll
 message, ``Table.append`` and an offset commit every 1,000 rows. ``append`` is one pyiceberg ``Table.append`` of
 the Arrow table that the writer made, nothing else.
 
-Then the cost of a commit: small commits one after another, the last ones beside those after the 100th.
+Then the cost of a commit: small commits one after another, the last ones in turns with those after the 100th of a
+second table.
 
     python -m tests.benchmarks.bronze [--rows N] [--repeats N] [--commits N] [--without-textbook]
         [--broker auto|kafka|embedded]
@@ -205,24 +206,42 @@ def written(bootstrap: str, home: Path, rows: int) -> float:
         process.wait(timeout=30)
 
 
-def growth(commits: int) -> tuple[float, float]:
-    """CPU seconds of a commit after the 100th, and of the last ones."""
-    with tempfile.TemporaryDirectory() as home:
-        settings = LakehouseSettings(data_dir=Path(home))
-        target, parser = table(Path(home)), FrameParser(TABLE)
-        now = datetime.now(UTC)
-        costs: list[float] = []
-        for number in range(commits):
+class Commits:
+    """Small commits to a table of its own, one after another."""
+
+    def __init__(self, home: Path) -> None:
+        self._settings = LakehouseSettings(data_dir=home)
+        self._target, self._parser = table(home), FrameParser(TABLE)
+        self._done = 0
+
+    def make(self, count: int) -> float:
+        """CPU seconds of a commit, its expiry included."""
+        used = 0.0
+        for number in range(self._done, self._done + count):
             offsets = list(range(10 * number, 10 * number + 10))
             nothing = [None] * 10
             frames = [frame(offset) for offset in offsets]
-            rows, _ = parser.parse(Records(RAW_TRADES, [0] * 10, offsets, nothing, nothing, nothing, frames), now)
+            records = Records(RAW_TRADES, [0] * 10, offsets, nothing, nothing, nothing, frames)
+            rows, _ = self._parser.parse(records, datetime.now(UTC))
             began = time.process_time()
-            append_exactly_once(target, rows, {RAW_TRADES: {0: 10 * number + 10}})
-            expire_snapshots(target, at=settings.snapshots_expire_at, keep=settings.snapshots_kept)
-            costs.append(time.process_time() - began)
-        early = costs[COMMITS_AT_ONCE : 2 * COMMITS_AT_ONCE]
-        return statistics.mean(early), statistics.mean(costs[-COMMITS_AT_ONCE:])
+            append_exactly_once(self._target, rows, {RAW_TRADES: {0: 10 * number + 10}})
+            expire_snapshots(
+                self._target, at=self._settings.snapshots_expire_at, keep=self._settings.snapshots_kept
+            )
+            used += time.process_time() - began
+        self._done += count
+        return used / count
+
+
+def growth(commits: int) -> tuple[float, float]:
+    """CPU seconds of a commit after the 100th, and after ``commits``; in turns, so on a machine as busy."""
+    with tempfile.TemporaryDirectory() as young, tempfile.TemporaryDirectory() as old:
+        early, late = Commits(Path(young)), Commits(Path(old))
+        late.make(commits)
+        early.make(COMMITS_AT_ONCE)
+        costs = [(early.make(COMMITS_AT_ONCE // 10), late.make(COMMITS_AT_ONCE // 10)) for _ in range(10)]
+        first, last = map(statistics.mean, zip(*costs, strict=True))
+        return first, last
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
