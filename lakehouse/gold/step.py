@@ -30,7 +30,6 @@ from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import computed_until, day_sql, read_until, replace_days, touched_days
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
-from lakehouse.rounding import define_rounding
 from lakehouse.tables import arrow_schema
 
 log = logging.getLogger(__name__)
@@ -100,14 +99,13 @@ def compute(cursor: duckdb.DuckDBPyConnection, trades: Iterable[str], now: datet
 
     Args:
         cursor: a cursor of its own; temporary tables and views are made in it.
-        trades: for each day a select statement over its rows of silver.trades. A day at a time, so that
-        memory holds
-            the bars but not the trades.
+        trades: for each day a select statement over its rows of silver.trades. A day at a time, so that memory
+            holds the bars but not the trades.
         now: written to ``_aggregated_at``.
     """
-    define_rounding(cursor)
     for number, day in enumerate(trades):
         cursor.execute(f"create or replace temp view trades as {day}")
+        cursor.execute(_sql("minutes.sql"))
         into = "insert into bars" if number else "create temp table bars as"
         cursor.execute(f"{into} {_sql('minute_bars.sql')}")
     rows: dict[str, pa.Table] = {}
