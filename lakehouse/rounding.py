@@ -9,13 +9,14 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from duckdb.func import PythonUDFType
 
 
 def define_rounding(connection: duckdb.DuckDBPyConnection) -> None:
     """Make :func:`value_8` and :func:`mean_8` known to the connection and its cursors, once."""
     exact, sums = "DECIMAL(38, 16)", "DECIMAL(38, 8)"
-    connection.create_function("value_8", value_8, [exact], sums, type="arrow")  # type: ignore[arg-type, list-item]
-    connection.create_function("mean_8", mean_8, [exact, sums], "DECIMAL(18, 8)", type="arrow")  # type: ignore[arg-type, list-item]
+    connection.create_function("value_8", value_8, [exact], sums, type=PythonUDFType.ARROW)
+    connection.create_function("mean_8", mean_8, [exact, sums], "DECIMAL(18, 8)", type=PythonUDFType.ARROW)
 
 
 def value_8(exact: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -30,6 +30,7 @@ from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import computed_until, day_sql, read_until, replace_days, touched_days
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
+from lakehouse.quality.partition import TRADED, traded
 from lakehouse.tables import arrow_schema
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
         trades = [day_sql(snapshot, day) for day in some]
         with session.connection.cursor() as cursor:
             rows = compute(cursor, trades, now)
-        require(session, rows, now, {SOURCE: " union all ".join(trades)}, head.snapshot_id)
+            sums = cursor.execute(" union all ".join(map(traded, trades))).to_arrow_table()
+        require(session, rows, now, {TRADED: sums}, head.snapshot_id)
         state = computed_until(until) if some[-1] == days[-1] else {}
         for name in behind:
             written[name] += replace_days(session, targets[name], some, [rows[name]], state.copy)
