@@ -263,7 +263,8 @@ def _judge(
     """
     now = session.clock()
     cursor.execute(
-        f"create or replace temp view arrived as select *, {_sql(step.rules)} as broken from ({arrived})"
+        f"create or replace temp view arrived as select * exclude ({', '.join(_NOT_NEEDED)}), "
+        f"{_sql(step.rules)} as broken from ({arrived})"
     )
     _suspect(session, step, cursor, target, replaced)
     cursor.execute(
@@ -279,7 +280,7 @@ def _judge(
         ).fetchall()
     )
     rejected = cursor.execute(
-        f"select suspects.* exclude (broken, {', '.join(_NOT_NEEDED)}), rule, why "
+        "select suspects.* exclude broken, rule, why "
         "from judged join suspects on suspects.rowid = judged.id "
         "where verdict = 'rejected' order by _kafka_topic, _kafka_partition, _kafka_offset"
     ).to_arrow_table()
