@@ -288,7 +288,7 @@ def _judge(
     # Rows that are plainly new are read here for the first time, and kept nowhere but in what comes out.
     cursor.execute(
         "create or replace temp view fresh as "
-        f"select * from arrived where broken is null and hash({step.key}) not in (from doubtful) "
+        f"select * from arrived where hash({step.key}) not in (from doubtful) "
         "union all select * from suspects where rowid not in (select id from judged)"
     )
     cursor.register("dim_symbol", companies.rows)
@@ -321,8 +321,8 @@ def _suspect(
     are looked at closely, and found to be different.
 
     ``suspects``: rows that break a rule, or whose key came twice or is in silver. ``known``: key and content of
-    silver's rows with a key that has arrived. ``doubtful``: hashes of keys that are in question. ``arrived_keys``:
-    hashes of all.
+    silver's rows with a key that has arrived. ``doubtful``: hashes of the suspects' keys. ``arrived_keys``: hashes of
+    all.
     """
     cursor.execute(
         f"create or replace temp table arrived_keys as select hash({step.key}) as key_hash from arrived"
@@ -355,6 +355,8 @@ def _suspect(
         "create or replace temp table suspects as "
         f"select * from arrived where broken is not null or hash({step.key}) in (from doubtful)"
     )
+    # So that a row's rules are looked at once.
+    cursor.execute(f"insert into doubtful select hash({step.key}) from suspects where broken is not null")
 
 
 def _may_hold(snapshot: SnapshotFiles, bounds: Sequence[tuple[str, str]]) -> list[DataFileEntry]:
