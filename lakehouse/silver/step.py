@@ -321,8 +321,8 @@ def _suspect(
     are looked at closely, and found to be different.
 
     ``suspects``: rows that break a rule, or whose key came twice or is in silver. ``known``: key and content of
-    silver's rows with a key that has arrived. ``doubtful``: hashes of the suspects' keys. ``arrived_keys``: hashes of
-    all.
+    silver's rows with a key that has arrived. ``doubtful``: hashes of the suspects' keys. ``arrived_keys``: hashes
+    of all.
     """
     cursor.execute(
         f"create or replace temp table arrived_keys as select hash({step.key}) as key_hash from arrived"

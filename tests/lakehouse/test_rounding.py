@@ -10,14 +10,20 @@ from hypothesis import strategies as st
 
 UNIT = Decimal("0.00000001")
 
-exact = st.integers(-(10**38) + 1, 10**38 - 1).map(lambda n: Decimal(n).scaleb(-16))
+LARGEST = 10**38 - 10**8
+"""Of decimal(38, 16), rounded up: its last digit counts 1e-16."""
+
+
+def places_16(units: int) -> Decimal:
+    return Decimal(f"{units}e-16")  # scaleb would round to the context's digits
+
+
+exact = st.integers(-LARGEST, LARGEST).map(places_16)
 near_a_tie = st.builds(
-    lambda n, off: Decimal(n * 10**8 + 5 * 10**7 + off).scaleb(-16),
-    st.integers(-(10**25), 10**25),
-    st.integers(-1, 1),
+    lambda n, off: places_16(n * 10**8 + 5 * 10**7 + off), st.integers(-(10**25), 10**25), st.integers(-1, 1)
 )
-weights = st.integers(1, 10**19).map(lambda n: n * UNIT)
-means = st.integers(-(10**18) + 2, 10**18 - 2).map(lambda n: n * UNIT)
+weights = st.integers(1, 10**19).map(lambda n: Decimal(f"{n}e-8"))
+means = st.integers(-(10**18) + 2, 10**18 - 2).map(lambda n: Decimal(f"{n}e-8"))
 
 
 def rounded(value: Decimal) -> Decimal:
@@ -41,7 +47,7 @@ def test_a_mean_is_rounded_half_to_even(
     database: duckdb.DuckDBPyConnection, mean: Decimal, weight: Decimal, off: int
 ) -> None:
     with database.cursor() as cursor, localcontext(prec=80):
-        quarter = (off * weight / UNIT // 4).scaleb(-16)  # of the mean's last digit, so that halves come often
+        quarter = places_16(off * int(weight / UNIT) // 4)  # of the mean's last digit, so that halves come often
         total = mean * weight + quarter
         found = cursor.execute(f"select mean_8({total:f}::decimal(38, 16), {weight:f}::decimal(38, 8))").fetchone()
         assert found == (rounded(total / weight),)
