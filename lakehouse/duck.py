@@ -33,6 +33,7 @@ from pyiceberg.types import (
     TimestamptzType,
 )
 
+from lakehouse.rounding import define_rounding
 from lakehouse.settings import LakehouseSettings
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles
 
@@ -70,6 +71,7 @@ def connect(settings: LakehouseSettings) -> duckdb.DuckDBPyConnection:
     connection.execute("set global parquet_metadata_cache = true")
     if settings.s3_access_key_id or settings.s3_endpoint:
         connection.execute(_s3_secret(settings))
+    define_rounding(connection)
     return connection
 
 

@@ -6,8 +6,8 @@ with closes as (
     select
         *,
         minute // 1440 as day,
-        ln(cast(last_trade.price as double))
-            - ln(cast(lag(last_trade.price) over (partition by symbol, minute // 1440 order by minute) as double))
+        ln(cast(close_price as double))
+            - ln(cast(lag(close_price) over (partition by symbol, minute // 1440 order by minute) as double))
             as log_return
     from bars
 ),
@@ -18,7 +18,8 @@ days as (
         arg_min(open_price, minute) as open_price,
         max(high_price) as high_price,
         min(low_price) as low_price,
-        arg_max(last_trade, minute) as last_trade,
+        arg_max(close_price, minute) as close_price,
+        arg_max(company, minute) as company,
         cast(sum(total_volume) as decimal(28, 8)) as total_volume,
         sum(value_exact) as value_exact,
         cast(sum(trade_count) as bigint) as trade_count,
@@ -34,17 +35,17 @@ select
     open_price,
     high_price,
     low_price,
-    last_trade.price as close_price,
-    vwap_8(value_exact, total_volume) as vwap,
+    close_price,
+    mean_8(value_exact, total_volume) as vwap,
     total_volume,
     value_8(value_exact) as total_value,
     trade_count,
     buy_volume,
     sell_volume,
-    100 * cast(last_trade.price - open_price as double) / cast(open_price as double) as price_change_pct,
+    100 * cast(close_price - open_price as double) / cast(open_price as double) as price_change_pct,
     volatility,
-    last_trade.company_name as company_name,
-    last_trade.sector as sector,
+    company.name as company_name,
+    company.sector as sector,
     $aggregated_at as _aggregated_at
 from days
 order by symbol, day

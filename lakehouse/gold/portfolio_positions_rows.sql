@@ -44,7 +44,7 @@ select
     symbol,
     date '1970-01-01' + $day as trading_date,
     cast(quantity as decimal(28, 8)) as quantity,
-    case when quantity <> 0 then vwap_8(abs(cost), abs(quantity)) end as average_cost,
+    case when quantity <> 0 then mean_8(abs(cost), abs(quantity)) end as average_cost,
     last_price,
     value_8(value) as market_value,
     value_8(value - cost) as unrealized_pnl,

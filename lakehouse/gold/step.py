@@ -30,7 +30,7 @@ from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import computed_until, day_sql, read_until, replace_days, touched_days
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
-from lakehouse.rounding import define_rounding
+from lakehouse.quality.partition import TRADED, traded
 from lakehouse.tables import arrow_schema
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,8 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
         trades = [day_sql(snapshot, day) for day in some]
         with session.connection.cursor() as cursor:
             rows = compute(cursor, trades, now)
-        require(session, rows, now, {SOURCE: " union all ".join(trades)}, head.snapshot_id)
+            sums = cursor.execute(" union all ".join(map(traded, trades))).to_arrow_table()
+        require(session, rows, now, {TRADED: sums}, head.snapshot_id)
         state = computed_until(until) if some[-1] == days[-1] else {}
         for name in behind:
             written[name] += replace_days(session, targets[name], some, [rows[name]], state.copy)
@@ -100,14 +101,13 @@ def compute(cursor: duckdb.DuckDBPyConnection, trades: Iterable[str], now: datet
 
     Args:
         cursor: a cursor of its own; temporary tables and views are made in it.
-        trades: for each day a select statement over its rows of silver.trades. A day at a time, so that
-        memory holds
-            the bars but not the trades.
+        trades: for each day a select statement over its rows of silver.trades. A day at a time, so that memory
+            holds the bars but not the trades.
         now: written to ``_aggregated_at``.
     """
-    define_rounding(cursor)
     for number, day in enumerate(trades):
         cursor.execute(f"create or replace temp view trades as {day}")
+        cursor.execute(_sql("minutes.sql"))
         into = "insert into bars" if number else "create temp table bars as"
         cursor.execute(f"{into} {_sql('minute_bars.sql')}")
     rows: dict[str, pa.Table] = {}

@@ -29,7 +29,6 @@ from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import all_days, computed_until, day_files, day_sql, read_until, replace_days, touched_days
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
-from lakehouse.rounding import define_rounding
 from lakehouse.state import STATE_PREFIX, read_state
 from lakehouse.tables import arrow_schema
 
@@ -127,7 +126,6 @@ def compute_day(
         now: written to ``_aggregated_at``.
         parts: into so many the agents are divided, to be worked on one after the other.
     """
-    define_rounding(cursor)
     cursor.execute(f"create or replace temp view trades as {trades}")
     cursor.execute(f"create or replace temp table closes as {_sql('closes.sql')}")
     cursor.register("all_carried", carried)

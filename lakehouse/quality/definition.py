@@ -6,10 +6,10 @@ tags, columns with meaning, type and nullability) is written from the table's de
 contracts as Soda takes them.
 
 A check may name other tables, as ``silver.trades``, and what the run has observed: ``observed.day``,
-``observed.nulls`` and ``observed.statistics`` (:mod:`lakehouse.quality.partition`). Where one of these is not
-known, as of rows about to be committed, the checks that name it are left out. Soda's attributes of a check say
-what it is about (``dimension``: accuracy where nothing is said) and what to measure of each day to compare it with
-the days before (``statistic``: an SQL aggregate).
+``observed.nulls``, ``observed.statistics`` and ``observed.traded`` (:mod:`lakehouse.quality.partition`). Where one
+of these is not known, as of rows about to be committed, the checks that name it are left out. Soda's attributes of
+a check say what it is about (``dimension``: accuracy where nothing is said) and what to measure of each day to
+compare it with the days before (``statistic``: an SQL aggregate).
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """What a table's contract is checked on: the rows of one day, those of the tables it is compared with, and what
 the days before were like.
 
-In: the catalog's tables. Out: select statements over the data files of their snapshots, and three small tables:
+In: the catalog's tables. Out: select statements over the data files of their snapshots, and small tables:
 ``observed.day`` (checked_at, rows, age_seconds, volume_deviation_percent), ``observed.nulls`` (share of nulls of
-each nullable column beside the mean of the days before) and ``observed.statistics`` (each statistic that the
-contract asks for, with the mean of the days before and the z-score). Nothing is written.
+each nullable column beside the mean of the days before), ``observed.statistics`` (each statistic that the
+contract asks for, with the mean of the days before and the z-score) and, for what is computed from silver.trades,
+``observed.traded`` (sums of each symbol and day, see :func:`traded`). Nothing is written.
 
 A table is compared with what it was computed from, not with what has arrived since: of a bronze table, the rows
 that silver has read; of silver.trades, the snapshot that gold has read.
@@ -33,6 +34,7 @@ from lakehouse.snapshots import EPOCH, SnapshotFiles
 from lakehouse.tables import TABLES
 
 SCORES = "quality.scores"
+TRADES, TRADED = "silver.trades", "observed.traded"
 DAYS_COMPARED = 7
 """Days before the one that is checked."""
 DAYS_NEEDED = 3
@@ -103,6 +105,8 @@ def read_partition(
     files = day_files(snapshot, day) if dated else snapshot.files
     views = {name: _seen_by(session, table, loaded, name, day) for name in mentioned(table) if name != table}
     views[table] = _select(snapshot, day)
+    if TRADES in TABLES[table].follows:
+        views[TRADED] = traded(_seen_by(session, table, loaded, TRADES, day))
     asked = {
         f"{_NULLS}{c.name}": f'avg(cast("{c.name}" is null as integer))'
         for c in TABLES[table].columns
@@ -158,6 +162,22 @@ def observed(
     }
 
 
+def traded(trades: str) -> str:
+    """Select statement: of each symbol of a day the quantity ``traded``, price times quantity ``paid`` (exact) and
+    the ``count`` of trades. Gold's sums are held against it: it is another pass, by other statements.
+
+    Args:
+        trades: select statement over the day's rows of silver.trades.
+    """
+    return (
+        "select symbol, "
+        "date '1970-01-01' + cast(epoch_us(min(timestamp)) // 86400000000 as integer) as trading_date, "
+        "sum(quantity) as traded, "
+        "sum(cast(price as decimal(19, 8)) * cast(quantity as decimal(19, 8))) as paid, count(*) as count "
+        f"from ({trades}) group by symbol"
+    )
+
+
 def _select(snapshot: SnapshotFiles, day: date) -> str:
     if TABLES[snapshot.name].partition_by is None:
         return snapshot_sql(snapshot, snapshot.files)
@@ -171,7 +191,7 @@ def _seen_by(session: BatchSession, reader: str, reading: Table, name: str, day:
         return _rejected(session.manifests.files(name, table), day)
     if TABLES[reader].namespace == "silver" and TABLES[name].namespace == "bronze":
         return _bronze_read(session, reading, name, table, day)
-    if name == "silver.trades":
+    if name == TRADES:
         computed_with = session.catalog.load_table(_COMPUTED_WITH.get(reader, reader))
         until = read_until(computed_with)
         # Where that snapshot was expired, the newest one: the reader is long behind it, and may be told so.

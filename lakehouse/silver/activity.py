@@ -19,7 +19,6 @@ from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import computed_until, day_sql, read_until, replace_days, touched_days
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
-from lakehouse.rounding import define_rounding
 from lakehouse.snapshots import SnapshotFiles
 from lakehouse.tables import arrow_schema
 
@@ -69,7 +68,6 @@ def _refine(session: BatchSession, target: Table, source: Table, also: Sequence[
 def _rows(session: BatchSession, snapshot: SnapshotFiles, days: Sequence[date]) -> Iterator[pa.Table]:
     statement = (importlib.resources.files("lakehouse.silver") / "trader_activity_rows.sql").read_text("utf-8")
     with session.connection.cursor() as cursor:
-        define_rounding(cursor)
         for day in days:
             trades, now = day_sql(snapshot, day), session.clock()
             cursor.execute(f"create or replace temp view trades as {trades}")

@@ -263,7 +263,8 @@ def _judge(
     """
     now = session.clock()
     cursor.execute(
-        f"create or replace temp view arrived as select *, {_sql(step.rules)} as broken from ({arrived})"
+        f"create or replace temp view arrived as select * exclude ({', '.join(_NOT_NEEDED)}), "
+        f"{_sql(step.rules)} as broken from ({arrived})"
     )
     _suspect(session, step, cursor, target, replaced)
     cursor.execute(
@@ -279,7 +280,7 @@ def _judge(
         ).fetchall()
     )
     rejected = cursor.execute(
-        f"select suspects.* exclude (broken, {', '.join(_NOT_NEEDED)}), rule, why "
+        "select suspects.* exclude broken, rule, why "
         "from judged join suspects on suspects.rowid = judged.id "
         "where verdict = 'rejected' order by _kafka_topic, _kafka_partition, _kafka_offset"
     ).to_arrow_table()
@@ -287,7 +288,7 @@ def _judge(
     # Rows that are plainly new are read here for the first time, and kept nowhere but in what comes out.
     cursor.execute(
         "create or replace temp view fresh as "
-        f"select * from arrived where broken is null and hash({step.key}) not in (from doubtful) "
+        f"select * from arrived where hash({step.key}) not in (from doubtful) "
         "union all select * from suspects where rowid not in (select id from judged)"
     )
     cursor.register("dim_symbol", companies.rows)
@@ -320,8 +321,8 @@ def _suspect(
     are looked at closely, and found to be different.
 
     ``suspects``: rows that break a rule, or whose key came twice or is in silver. ``known``: key and content of
-    silver's rows with a key that has arrived. ``doubtful``: hashes of keys that are in question. ``arrived_keys``:
-    hashes of all.
+    silver's rows with a key that has arrived. ``doubtful``: hashes of the suspects' keys. ``arrived_keys``: hashes
+    of all.
     """
     cursor.execute(
         f"create or replace temp table arrived_keys as select hash({step.key}) as key_hash from arrived"
@@ -354,6 +355,8 @@ def _suspect(
         "create or replace temp table suspects as "
         f"select * from arrived where broken is not null or hash({step.key}) in (from doubtful)"
     )
+    # So that a row's rules are looked at once.
+    cursor.execute(f"insert into doubtful select hash({step.key}) from suspects where broken is not null")
 
 
 def _may_hold(snapshot: SnapshotFiles, bounds: Sequence[tuple[str, str]]) -> list[DataFileEntry]:

@@ -31,7 +31,7 @@ select
     value_8(paid) as buy_value,
     value_8(received) as sell_value,
     cast(bought - sold as decimal(28, 8)) as net_quantity,
-    from_units_8(divide_half_even(units_8(bought + sold), buy_count + sell_count)) as average_size,
+    cast(mean_8(bought + sold, buy_count + sell_count) as decimal(28, 8)) as average_size,
     first_trade_at,
     last_trade_at,
     $processed_at as _processed_at

@@ -13,7 +13,7 @@ import pytest
 
 from lakehouse.batch import BatchSession
 from lakehouse.duck import snapshot_sql
-from lakehouse.gold.step import TABLES, publish
+from lakehouse.gold.step import TABLES, compute, publish
 from lakehouse.gold.traders import PERFORMANCE, POSITIONS, publish_traders
 from lakehouse.quality.gate import ContractViolationError
 from lakehouse.silver.events import refine_trades
@@ -135,6 +135,21 @@ def test_a_crash_between_the_tables_is_caught_up_by_the_next_run(
         ("Technology", 2),
         ("Consumer", 1),
     }
+
+
+def test_bars_that_miss_a_trade_are_not_committed(
+    session: BatchSession, bronze: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bronze.trades({"timestamp": MONDAY}, {"timestamp": TUESDAY}, {"symbol": "MSFT", "timestamp": TUESDAY})
+    refine_trades(session)
+
+    def lossy(*given: Any) -> dict[str, pa.Table]:
+        rows = compute(*given)
+        return rows | {TABLES[0]: rows[TABLES[0]].slice(1)}
+
+    monkeypatch.setattr("lakehouse.gold.step.compute", lossy)
+    with pytest.raises(ContractViolationError, match=r"those of silver\.trades: failed on 1 "):
+        publish(session)
 
 
 def test_no_gold_table_changes_when_the_contract_is_broken(session: BatchSession, bronze: Any) -> None:

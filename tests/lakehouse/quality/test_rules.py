@@ -14,7 +14,7 @@ from lakehouse.batch import BatchSession
 from lakehouse.quality.contract import CheckOutcome, load_soda, verify
 from lakehouse.quality.definition import DATA_SOURCE, FOLDER, LAYERS, contract, contracts, mentioned, statistics
 from lakehouse.quality.layer import check, last_scores
-from lakehouse.quality.partition import observed
+from lakehouse.quality.partition import TRADED, observed, traded
 from lakehouse.tables import TABLES, arrow_schema
 from tests.lakehouse.quality.market import AFTER, MIDNIGHT
 from tests.lakehouse.quality.mutations import FAULTS, Views, rules
@@ -48,9 +48,12 @@ def good(market_tables: dict[str, pa.Table]) -> Views:
     """Rows that break nothing, at least one of every table."""
     halts = pa.Table.from_pylist([HALT, RESUME], schema=arrow_schema("bronze.trading_halts"))
     rejected = pa.Table.from_pylist([REJECTED], schema=arrow_schema("silver.rejected_records"))
+    with duckdb.connect() as connection:
+        connection.register("trades", market_tables["silver.trades"])
+        sums = connection.execute(traded("from trades")).to_arrow_table()
     return (
         market_tables
-        | {"bronze.trading_halts": halts, "silver.rejected_records": rejected}
+        | {"bronze.trading_halts": halts, "silver.rejected_records": rejected, TRADED: sums}
         | observed(AFTER, age_seconds=1)
     )
 

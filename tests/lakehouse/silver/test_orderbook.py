@@ -32,6 +32,23 @@ def test_a_book_is_summed_up(session: BatchSession, bronze: Any) -> None:
     assert (book["company_name"], book["sequence_number"]) == ("Apple Inc.", 7)
 
 
+@pytest.mark.parametrize(
+    ("bid", "ask", "mid"),
+    [
+        ("0.00000001", "0.00000002", "0.00000002"),
+        ("0.00000001", "0.00000004", "0.00000003"),
+        ("0.00000001", "9999999999.99999999", "5000000000"),
+        ("0.00000001", "9999999999", "4999999999.50000001"),
+    ],
+)
+def test_a_mid_between_two_decimals_is_rounded_half_up(
+    session: BatchSession, bronze: Any, bid: str, ask: str, mid: str
+) -> None:
+    bronze.books({"bids": [(bid, "1")], "asks": [(ask, "1")]})
+    refine_orderbook(session)
+    assert [row["mid_price"] for row in rows(session)] == [Decimal(mid)]
+
+
 def test_an_empty_side_has_no_best_price(session: BatchSession, bronze: Any) -> None:
     bronze.books({"asks": ASKS}, {})
     refine_orderbook(session)
