@@ -57,10 +57,11 @@ def main() -> None:
 def write_in_turn() -> None:
     """Have each transaction that Prefect writes into SQLite with take the write lock when it begins.
 
-    Prefect's begin as readers. When another one has committed since, SQLite refuses their first write at once, and
-    Prefect's client tries again after 2, 4 and 8 s: with two flows at work, several times a minute. What a refused
-    statement leaves behind is also a deadlock to come: when garbage collection on the main thread gets to it while
-    its connection waits for the lock, nothing moves until that wait ends, after a minute.
+    Prefect's begin as readers, but for a few (``with_for_update``). When another one has committed since, SQLite
+    refuses their first write at once, and Prefect's client tries again after 2, 4 and 8 s: with two flows at work,
+    several times a minute. What a refused statement leaves behind is also a deadlock to come: when the garbage
+    collector on the main thread gets to it while its connection waits for the lock, nothing moves until that wait
+    ends, after a minute.
     """
     from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 
