@@ -14,14 +14,17 @@ stand. On SIGTERM or SIGINT it takes no new run, lets a running one finish, and 
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 import logging
 import queue
 import signal
+import ssl
 import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from httpx import HTTPError
 from prometheus_client import Gauge, start_http_server
@@ -61,6 +64,7 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     ready = Gauge("tickhouse_service_ready", "1: connected and working.")
     load_soda()
+    read_certificates_once()
     start_http_server(settings.flows_metrics_port, "127.0.0.1")
     session = with_backoff("lakehouse", _open_lakehouse, stop)
     if session is None:
@@ -74,6 +78,21 @@ def main() -> int:
         stop.set()
         poller.join()
     return 0
+
+
+def read_certificates_once() -> None:
+    """Have clients that trust the same file of certificates share what was read of it.
+
+    Prefect makes a client for each step's lease, and each reads the file, also for an address without TLS: most of
+    what Prefect costs this process in a micro-batch.
+    """
+    read = ssl.create_default_context
+    read_file = functools.cache(lambda cafile: read(cafile=cafile))
+
+    def shared(*args: Any, **options: Any) -> ssl.SSLContext:
+        return read_file(**options) if not args and options.keys() == {"cafile"} else read(*args, **options)
+
+    ssl.create_default_context = shared
 
 
 def with_backoff(name: str, attempt: Callable[[], T], stop: threading.Event) -> T | None:
@@ -105,7 +124,7 @@ def _poll_tables(
     session: BatchSession, settings: FlowsSettings, registered: queue.SimpleQueue[Triggers], stop: threading.Event
 ) -> None:
     """Follow the heads; once the deployments are registered, ask for the runs that they call for."""
-    metrics = TableMetrics(session.catalog)
+    metrics = TableMetrics(session.catalog, manifests=session.manifests)
     triggers: Triggers | None = None
     while not stop.is_set():
         try:
@@ -139,6 +158,8 @@ async def _serve(
         if await asyncio.to_thread(stop.wait, pause):
             return
         pause = min(LONGEST_WAIT_S, pause * 2)
+    gc.collect()
+    gc.freeze()  # what was imported stays: looking through it again takes a tenth of a second, once a micro-batch
     triggers.put(Triggers(registered.deployments, settings))
     worker = InProcessWorker(settings.work_pool, registered.flows, name="tickhouse", prefetch_seconds=1)
     tasks = {

@@ -1,8 +1,9 @@
 """The flows ``gold`` and ``daily``: bars, summaries, sectors, the market and the traders.
 
 In: ``silver.trades``. Out: the gold tables. ``gold`` computes every day that silver touched; each new snapshot of
-silver.trades sets it going, and every quarter of an hour it looks by itself. ``daily`` runs after the close: it
-computes the day's gold anew, judges it, publishes the masked tables and exports the summary.
+silver.trades sets it going, and every quarter of an hour it looks by itself. The traders, whose day costs most,
+wait until it has grown by an eighth, or for the quarter of an hour. ``daily`` runs after the close: it computes
+the day's gold anew, judges it, publishes the masked tables and exports the summary.
 
 On a crash: see :mod:`lakehouse.gold.step`; running them again is always right.
 """
@@ -22,6 +23,9 @@ from lakehouse.batch import BatchSession
 from lakehouse.gold.step import SOURCE, publish
 from lakehouse.gold.step import TABLES as DAILY_TABLES
 from lakehouse.gold.traders import PERFORMANCE, POSITIONS, publish_traders
+
+LEAST_GROWTH = 0.125
+"""Of a day, for the traders to be computed anew: eight times the cost of each trade, however long the day."""
 
 
 def _outcomes(
@@ -51,10 +55,11 @@ def gold_tables(days: Sequence[date] = ()) -> list[Outcome]:
 
 
 @asset("gold.traders", layer="gold", reads=(SOURCE,), writes=(PERFORMANCE, POSITIONS))
-def gold_traders(days: Sequence[date] = ()) -> list[Outcome]:
-    """Bring the traders' performance and positions up to date with silver."""
+def gold_traders(days: Sequence[date] = (), least_growth: float = 0.0) -> list[Outcome]:
+    """Bring the traders' performance and positions up to date with silver; not before a day has grown by
+    ``least_growth``."""
     session = lake_session()
-    done = publish_traders(session, days)
+    done = publish_traders(session, days, least_growth=least_growth)
     return _outcomes(session, (PERFORMANCE, POSITIONS), done.rows, done.days)
 
 
@@ -63,9 +68,9 @@ DAILY = (*GOLD, quality_checks, masked_tables, export_summary)
 
 
 @batch_flow("gold", timeout_s=300)
-def gold() -> object:
-    """Compute and publish the days that changed."""
-    return report([step.run() for step in GOLD])
+def gold(patient: bool = False) -> object:
+    """Compute and publish the days that changed; ``patient``: the traders' when they have grown enough."""
+    return report([gold_tables.run(), gold_traders.run(least_growth=LEAST_GROWTH if patient else 0.0)])
 
 
 @batch_flow("daily", timeout_s=3600)

@@ -10,11 +10,17 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.prefect_database import prepare_database
 from flows.settings import FlowsSettings, apply_environment
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 OTHER_DATABASE = (
     "PREFECT_SERVER_DATABASE_CONNECTION_URL",
@@ -38,6 +44,7 @@ def main() -> None:
     from prefect.cli import app
     from prefect.server.api import background_workers
 
+    write_in_turn()
     patient = functools.partial(
         Worker, minimum_check_interval=SERVICES_LOOK_EVERY, scheduling_resolution=SERVICES_LOOK_EVERY
     )
@@ -45,6 +52,34 @@ def main() -> None:
     address = ["--host", settings.prefect_host, "--port", str(settings.prefect_port)]
     sys.argv = ["prefect", "server", "start", *address]
     app()
+
+
+def write_in_turn() -> None:
+    """Have each transaction that Prefect writes into SQLite with take the write lock when it begins.
+
+    Prefect's begin as readers, but for a few (``with_for_update``). When another one has committed since, SQLite
+    refuses their first write at once, and Prefect's client tries again after 2, 4 and 8 s: with two flows at work,
+    several times a minute. What a refused statement leaves behind is also a deadlock to come: when the garbage
+    collector on the main thread gets to it while its connection waits for the lock, nothing moves until that wait
+    ends, after a minute.
+    """
+    from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
+
+    begin = AioSqliteConfiguration.begin_transaction
+
+    @asynccontextmanager
+    async def begin_with_lock(
+        self: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = False
+    ) -> AsyncIterator[AsyncSessionTransaction]:
+        async with begin(self, session, with_for_update) as transaction:
+            mode = SQLITE_BEGIN_MODE.set("IMMEDIATE")  # for this one alone: sessions opened within only read
+            try:
+                await session.connection()
+            finally:
+                SQLITE_BEGIN_MODE.reset(mode)
+            yield transaction
+
+    AioSqliteConfiguration.begin_transaction = begin_with_lock  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

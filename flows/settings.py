@@ -107,6 +107,8 @@ def prefect_environment(data_dir: Path, port: int, host: str = "127.0.0.1") -> d
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         # A worker asks for due runs this often; it is how long gold may wait after silver.
         "PREFECT_WORKER_QUERY_SECONDS": "2",
+        # Our server asks for no such token; the client would ask for one with each step's lease, in vain.
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
         "PREFECT_CLI_COLORS": "false",
         "PREFECT_CLI_PROMPT": "false",
     }

@@ -109,4 +109,10 @@ def set_gold_going(session: BatchSession) -> None:
     """Ask for a run of gold, once for each snapshot of silver.trades however often this is called."""
     snapshot = session.catalog.load_table(TRADES.target).metadata.current_snapshot_id
     if runtime.deployment.id is not None:  # gold has a deployment to run only where silver is one
-        run_deployment("gold/gold", timeout=0, as_subflow=False, idempotency_key=f"silver.trades@{snapshot}")
+        run_deployment(
+            "gold/gold",
+            parameters={"patient": True},
+            timeout=0,
+            as_subflow=False,
+            idempotency_key=f"silver.trades@{snapshot}",
+        )

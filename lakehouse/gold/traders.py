@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -29,6 +30,7 @@ from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import all_days, computed_until, day_files, day_sql, read_until, replace_days, touched_days
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
+from lakehouse.snapshots import SnapshotFiles
 from lakehouse.state import STATE_PREFIX, read_state
 from lakehouse.tables import arrow_schema
 
@@ -55,18 +57,22 @@ class TradersResult:
 
 
 def publish_traders(
-    session: BatchSession, days: Sequence[date] = (), part_trades: int = PART_TRADES
+    session: BatchSession, days: Sequence[date] = (), part_trades: int = PART_TRADES, least_growth: float = 0.0
 ) -> TradersResult:
     """Bring the traders' tables up to date, and compute ``days`` anew whether they changed or not.
+
+    Args:
+        least_growth: nothing is done before the trades of a day have grown by this part since they were read. A
+            day is computed as a whole: what that costs a trade then does not depend on how many the day has.
 
     Raises:
         ContractViolationError: a day breaks a data contract; that day and later ones were not changed.
         CommitFailedException: other writers won every race; nothing is lost, run it again.
     """
-    return compare_and_swap(POSITIONS, lambda: _publish(session, days, part_trades))
+    return compare_and_swap(POSITIONS, lambda: _publish(session, days, part_trades, least_growth))
 
 
-def _publish(session: BatchSession, also: Sequence[date], part_trades: int) -> TradersResult:
+def _publish(session: BatchSession, also: Sequence[date], part_trades: int, least_growth: float) -> TradersResult:
     positions = session.catalog.load_table(POSITIONS)
     performance = session.catalog.load_table(PERFORMANCE)
     source = session.catalog.load_table(SOURCE)
@@ -74,8 +80,11 @@ def _publish(session: BatchSession, also: Sequence[date], part_trades: int) -> T
     snapshot = session.manifests.files(SOURCE, source)
     text = read_state(positions).get(NEXT_DAY)
     interrupted = [] if text is None or json.loads(text) is None else [date.fromisoformat(json.loads(text))]
-    due = {*touched_days(snapshot, read_until(positions)), *interrupted, *also}
-    if not due or head is None:
+    since = read_until(positions)
+    touched = touched_days(snapshot, since)
+    due = {*touched, *interrupted, *also}
+    waits = due == {*touched} and all(_growth(snapshot, day, since) < least_growth for day in touched)
+    if not due or waits or head is None:
         return TradersResult()
     require_sound(session, SOURCE)
     with_trades = set(all_days(snapshot))
@@ -144,6 +153,14 @@ def compute_day(
             rows = cursor.execute(_sql(f"{name.split('.')[1]}_rows.sql"), parameters).to_arrow_table()
             tables.append(rows.cast(arrow_schema(name)))
     return {name: pa.concat_tables(tables) for name, tables in found.items()}
+
+
+def _growth(snapshot: SnapshotFiles, day: date, since: int) -> float:
+    """Rows of the day that were committed after sequence number ``since``, as a part of those before."""
+    files = day_files(snapshot, day)
+    new = sum(file.rows for file in files if file.sequence_number > since)
+    before = sum(file.rows for file in files) - new
+    return new / before if before else math.inf
 
 
 def _carried(session: BatchSession, positions: Table, day: date) -> pa.Table:

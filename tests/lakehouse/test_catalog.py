@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from pyiceberg.catalog import Catalog
+from pyiceberg.io import InputFile
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table.metadata import TableMetadata
 
 from lakehouse.catalog import CatalogUnavailableError, open_catalog, s3_properties
 from lakehouse.settings import LakehouseSettings
@@ -32,6 +35,28 @@ def test_processes_that_start_together_all_find_every_table(tmp_path: Path) -> N
         assert process.returncode == 0, errors.decode()
     catalog = open_catalog(LakehouseSettings(data_dir=tmp_path))
     assert all(catalog.table_exists(name) for name in TABLES)
+
+
+def test_a_head_is_read_once_and_every_commit_of_others_is_seen(
+    settings: LakehouseSettings, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, read = open_catalog(settings), list[str]()
+    read_metadata = FromInputFile.table_metadata
+
+    def reading(file: InputFile, *others: str) -> TableMetadata:
+        read.append(file.location)
+        return read_metadata(file, *others)
+
+    monkeypatch.setattr(FromInputFile, "table_metadata", staticmethod(reading))
+    first, again = opened.load_table("silver.trades"), opened.load_table("silver.trades")
+    assert read == [first.metadata_location]
+    with catalog.load_table("silver.trades").transaction() as changes:
+        changes.set_properties(owner="somebody")
+    read.clear()
+    assert opened.load_table("silver.trades").properties["owner"] == "somebody"
+    assert len(read) == 1
+    assert first.name() == again.name()
+    assert first.properties == again.properties
 
 
 @pytest.mark.parametrize(

@@ -280,6 +280,22 @@ def test_days_after_one_that_left_the_same_lots_are_left_alone(session: BatchSes
     check_tables(session)
 
 
+def test_a_day_waits_until_it_has_grown_enough(session: BatchSession, bronze: Any) -> None:
+    bronze.trades(*(at(0, hour) for hour in range(8)))
+    assert publish(session) == [0]
+    bronze.trades(at(0, 8))
+    refine_trades(session)
+    assert publish_traders(session, least_growth=0.2).days == ()
+    bronze.trades(at(0, 9))
+    refine_trades(session)
+    assert [day.day for day in publish_traders(session, least_growth=0.2).days] == [9]
+    check_tables(session)
+    bronze.trades(at(0, 10), at(1))
+    refine_trades(session)
+    assert [day.day for day in publish_traders(session, least_growth=0.2).days] == [9, 10]
+    check_tables(session)
+
+
 @pytest.mark.parametrize(
     ("table", "when", "commit"),
     [(PERFORMANCE, "before", 1), (POSITIONS, "after", 1), (PERFORMANCE, "after", 2), (POSITIONS, "before", 2)],
