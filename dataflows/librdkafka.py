@@ -120,12 +120,20 @@ class Consumer:
         if codes.any():
             for place in np.flatnonzero(codes).tolist():
                 message = messages[place].item()
-                text: bytes = _library.rd_kafka_message_errstr(message)
-                errors.append(KafkaError(codes[place].item(), text.decode()))
+                errors.append(KafkaError(codes[place].item(), self._trouble(message)))
                 _library.rd_kafka_message_destroy(message)
             messages = messages[codes == 0]
         figures, values, keys = _unpack(messages, received, _HEADER)
         return Columns._make([*figures, values.tobytes(), keys.tobytes()]), errors
+
+    def _trouble(self, message: int) -> str:
+        """What an error that came as a message says, and of which partition, where it is of one."""
+        said: bytes = _library.rd_kafka_message_errstr(message)
+        topic = c_void_p.from_address(message + 8 * _TOPIC).value
+        if topic is None:
+            return said.decode()
+        partition = c_int32.from_address(message + 8 * _PARTITION).value
+        return f"{self.topic(topic)}/{partition}: {said.decode()}"
 
     def topic(self, number: int) -> str:
         """Name of a topic in :attr:`Columns.topic`, while one of its partitions is assigned."""

@@ -107,6 +107,7 @@ def test_what_a_partition_is_in_trouble_with_comes_beside_the_messages(
     consumer.assign(topic, 0, 10**9)
     _, (error,) = consumer.consume(10, 20, received=False)
     assert error.code() == KafkaError._AUTO_OFFSET_RESET
+    assert error.str().startswith(f"{topic}/0: ")
     assert "Offset out of range" in error.str()
     consumer.assign(topic, 1, 0)
     columns, errors = consumer.consume(10, 20, received=False)
