@@ -8,7 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dataflows.frames import UNIT, FrameError, decode_prints, decode_trade, event_time, number, units
@@ -119,6 +119,8 @@ TIME = st.one_of(
 
 
 @given(AMOUNT, AMOUNT, TIME, st.none() | st.integers())
+@example("1", "1", '"2000-01-01T00:00:00Z"', 1 << 63)
+@example("1", "1", '"2000-01-01T00:00:00Z"', -(1 << 63))
 def test_the_fast_way_takes_what_the_slow_one_takes_and_reads_the_same(
     price: str, quantity: str, time: str, sequence: int | None
 ) -> None:
@@ -129,6 +131,8 @@ def test_the_fast_way_takes_what_the_slow_one_takes_and_reads_the_same(
         expected = [("BTCUSDT", time_us, trade.sequence or 0, units(trade.price), units(trade.quantity), True)]
     except FrameError:
         expected = []
+    if sequence is not None and not -(1 << 63) <= sequence < 1 << 63:
+        expected = []  # the windows keep it in 64 bits
     for _ in range(2):  # amounts are remembered
         prints, reasons = decode_prints([text])
         if prints and not expected:  # more digits than a double has: the only thing it may take for another
