@@ -20,13 +20,12 @@ import os
 import threading
 from collections import Counter
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from dataflows.kafka import PASSING, settled_bounds, until_broker_answers
+from dataflows.kafka import PASSING, partition_count, settled_bounds
 from dataflows.settings import StreamSettings
 from dataflows.topics import Stopped
 from dataflows.wire import decode_exact, decode_fast, sequence_in
@@ -127,9 +126,9 @@ def read_ends(
 def _bounds(consumer: Consumer, admin: AdminClient, topics: list[str], stop: threading.Event) -> Spans:
     """First and end offset of each partition."""
     return {
-        (topic, partition.partition): settled_bounds(consumer, admin, topic, partition.partition, stop)
+        (topic, number): settled_bounds(consumer, admin, topic, number, stop)
         for topic in topics
-        for partition in _partitions(consumer, topic, stop)
+        for number in range(partition_count(consumer, topic, stop))
     }
 
 
@@ -160,13 +159,6 @@ def _unread(checkpoint: Checkpoint, bounds: Spans) -> Spans:
         if max(low, start) < high:
             spans[topic, number] = (max(low, start), high)
     return spans
-
-
-def _partitions(consumer: Consumer, topic: str, stop: threading.Event) -> list[TopicPartition]:
-    found = until_broker_answers(partial(consumer.list_topics, topic, timeout=5), stop).topics[topic]
-    if found.error is not None:
-        raise KafkaException(found.error)
-    return [TopicPartition(topic, number) for number in found.partitions]
 
 
 def _read(consumer: Consumer, unread: Spans, written: Counter[tuple[str, int]]) -> None:

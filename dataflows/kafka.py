@@ -90,13 +90,17 @@ class KafkaSource(FixedPartitionedSource[Frames, int]):
         received: bool = False,
     ) -> None:
         self._topics = topics
+        self._settings = settings
         self._stop = stop
         self._start = start
         self._reader = _Reader(settings, flow, stop, received=received)
 
     def list_parts(self) -> list[str]:
+        admin = AdminClient(self._settings.kafka(), logger=log)
         return [
-            f"{topic}/{number}" for topic in self._topics for number in range(self._reader.partition_count(topic))
+            f"{topic}/{number}"
+            for topic in self._topics
+            for number in range(partition_count(admin, topic, self._stop))
         ]
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _SourcePartition:  # noqa: ARG002
@@ -155,18 +159,6 @@ class _Reader:
         self._next_poll = 0.0
         self._next_lag = 0.0
         self._away = False
-
-    def partition_count(self, topic: str) -> int:
-        """Raises KafkaException when the topic does not exist."""
-        admin = AdminClient(self._settings.kafka(), logger=log)
-
-        def count() -> int:
-            found = admin.list_topics(topic, timeout=_BROKER_TIMEOUT_S).topics[topic]
-            if found.error is not None:
-                raise KafkaException(found.error)
-            return len(found.partitions)
-
-        return until_broker_answers(count, self._stop)
 
     def assign(self, topic: str, number: int, offset: int | None) -> int:
         """Start reading; returns the offset of the first message that will come, at the least."""
@@ -336,6 +328,23 @@ PASSING = {
     KafkaError.OFFSET_NOT_AVAILABLE,
 }
 """Errors that a broker's restart, or its death among several, brings and takes away again."""
+
+
+def partition_count(client: AdminClient | Consumer, topic: str, stop: threading.Event) -> int:
+    """How many partitions a topic has; a broker that is away is waited for.
+
+    Raises:
+        KafkaException: there is no such topic.
+        Stopped: ``stop`` was set while waiting.
+    """
+
+    def count() -> int:
+        found = client.list_topics(topic, timeout=_BROKER_TIMEOUT_S).topics[topic]
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return len(found.partitions)
+
+    return until_broker_answers(count, stop)
 
 
 def settled_bounds(

@@ -25,7 +25,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from dataflows.dead_letters import letter_headers
-from dataflows.kafka import PASSING, Frames, settled_bounds, until_broker_answers
+from dataflows.kafka import PASSING, Frames, partition_count, settled_bounds
 from dataflows.metrics import FLOW_DEAD_LETTERS, FLOW_LATENCY, FLOW_OUTPUTS, LAST_EVENT, observe_latency
 from dataflows.settings import StreamSettings
 from dataflows.topics import DLQ_PROCESSING
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 1_040_000
 """Just under the 1 MiB + 12 that a broker takes by default: a frame of the maximal size and its headers fit."""
-_BROKER_TIMEOUT_S = 5.0
 _STOP_PATIENCE_S = 6.0
 
 
@@ -83,15 +82,7 @@ class KafkaSink(FixedPartitionedSink[Any, _State]):
         self._admin: AdminClient | None = None
 
     def list_parts(self) -> list[str]:
-        consumer = self._reading()
-
-        def count() -> int:
-            found = consumer.list_topics(self._topic, timeout=_BROKER_TIMEOUT_S).topics[self._topic]
-            if found.error is not None:
-                raise KafkaException(found.error)
-            return len(found.partitions)
-
-        return [f"{number:04d}" for number in range(until_broker_answers(count, self._stop))]
+        return [f"{n:04d}" for n in range(partition_count(self._reading(), self._topic, self._stop))]
 
     def part_fn(self, item_key: str) -> int:
         return crc32(item_key.encode())
