@@ -46,11 +46,12 @@ class HeadsKept(SqlCatalog):
 
     def _convert_orm_to_iceberg(self, orm_table: IcebergTables) -> Table:
         namespace, name = orm_table.table_namespace, orm_table.table_name
-        location, metadata, io = self._heads.get((namespace, name), (None, None, None))
-        if location is None or metadata is None or io is None or location != orm_table.metadata_location:
+        kept = self._heads.get((namespace, name))
+        if kept is None or kept[0] != orm_table.metadata_location:
             table = super()._convert_orm_to_iceberg(orm_table)
             self._heads[namespace, name] = table.metadata_location, table.metadata, table.io
             return table
+        location, metadata, io = kept
         return Table((*self.identifier_to_tuple(namespace), name), metadata, location, io, self)
 
 

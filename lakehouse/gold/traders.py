@@ -82,10 +82,10 @@ def _publish(session: BatchSession, also: Sequence[date], part_trades: int, leas
     interrupted = [] if text is None or json.loads(text) is None else [date.fromisoformat(json.loads(text))]
     since = read_until(positions)
     touched = touched_days(snapshot, since)
-    due = {*touched, *interrupted, *also}
-    waits = due == {*touched} and all(_growth(snapshot, day, since) < least_growth for day in touched)
-    if not due or waits or head is None:
+    grown = any(_growth(snapshot, day, since) >= least_growth for day in touched)
+    if not (grown or interrupted or also) or head is None:
         return TradersResult()
+    due = {*touched, *interrupted, *also}
     require_sound(session, SOURCE)
     with_trades = set(all_days(snapshot))
     every = sorted(with_trades | due)
