@@ -117,7 +117,7 @@ class AlertLogic(StatefulBatchLogic[Frames, Keyed, bytes]):
         return spreads.quote(quote.symbol, time_us, units(quote.best_bid), units(quote.best_ask), quote.event_id)
 
     def _halt(self, frame: bytes, written_ms: int) -> list[Alert]:
-        halt, time_us = decode_halt(frame, written_ms)
+        halt, time_us = decode_halt(frame, int(written_ms))
         return self._state.halts.setdefault(halt.data.symbol, Halts()).event(halt, time_us)
 
     def snapshot(self) -> bytes:

@@ -25,6 +25,7 @@ from types import FrameType
 from typing import NamedTuple
 
 import bytewax.operators as op
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from bytewax.dataflow import Dataflow
@@ -56,6 +57,7 @@ from lakehouse.frames import BLOCK, FrameParser, Records, Rejected
 from lakehouse.settings import LakehouseSettings
 from lakehouse.state import committed_offsets, offset_resets
 from lakehouse.tables import create_tables
+from lakehouse.texts import Texts
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +104,8 @@ class TableWriter:
         self._next = dict(start)
         self._resets = offset_resets(table)
         self._began_anew: dict[tuple[str, int], int] = {}
-        self._records = Records(topic)
+        self._topic = topic
+        self._records: list[Records] = []
         self._parsed: list[pa.Table] = []
         self._rejected: list[Rejected] = []
 
@@ -110,12 +113,16 @@ class TableWriter:
     def waiting(self) -> int:
         """Records not committed yet."""
         parsed: int = sum(rows.num_rows for rows in self._parsed)
-        return len(self._records) + parsed + len(self._rejected)
+        return self._unparsed + parsed + len(self._rejected)
+
+    @property
+    def _unparsed(self) -> int:
+        return sum(map(len, self._records))
 
     def add(self, records: Records, now: datetime) -> list[Committed]:
         """Take consecutive records of a partition in; commits when the partition's offsets began anew."""
-        topic, partition = records.topic, records.partitions[0]
-        first, last = records.offsets[0], records.offsets[-1]
+        topic, partition = self._topic, int(records.partitions[0])
+        first, last = int(records.offsets[0]), int(records.offsets[-1])
         commits = []
         if first < self._next.get(partition, 0):
             commits += self.commit(now)
@@ -128,16 +135,17 @@ class TableWriter:
                 *(topic, partition, first, self._next[partition] - 1, self._name),
             )
         self._next[partition] = last + 1
-        self._records.extend(records)
-        if len(self._records) >= BLOCK:  # while they are in the processor's cache
+        self._records.append(records)
+        if self._unparsed >= BLOCK:  # while they are in the processor's cache
             self._parse(now)
         return commits
 
     def _parse(self, now: datetime) -> None:
-        rows, rejected = self._parser.parse(self._records, now)
-        self._parsed.append(rows)
-        self._rejected += rejected
-        self._records = Records(self._records.topic)
+        if self._records:
+            rows, rejected = self._parser.parse(Records.joined(self._records), now)
+            self._parsed.append(rows)
+            self._rejected += rejected
+            self._records = []
 
     def commit(self, now: datetime) -> list[Committed]:
         """Commit what was taken in; nothing when nothing waits.
@@ -149,13 +157,12 @@ class TableWriter:
         if not self.waiting:
             return []
         began = time.perf_counter()
-        topic = self._records.topic
         self._parse(now)
         rows = pa.concat_tables(self._parsed)
         if self._rejected:
             self._dead_letters.send(self._rejected, now)
         appended = append_exactly_once(
-            self._table, rows, {topic: self._next}, began_anew=self._began_anew, wait=self._stop.wait
+            self._table, rows, {self._topic: self._next}, began_anew=self._began_anew, wait=self._stop.wait
         )
         expire_snapshots(self._table, at=self._settings.snapshots_expire_at, keep=self._settings.snapshots_kept)
         if appended.covered:
@@ -263,14 +270,15 @@ def bronze_flow(
 
 
 def _records(frames: Frames) -> Records:
+    offsets = frames.offsets
     return Records(
         frames.topic,
-        [frames.partition] * len(frames.values),
-        list(frames.offsets),
-        [None if ms < 0 else ms for ms in frames.written_ms],
-        [None if us < 0 else us for us in frames.received_us],
+        np.full(len(offsets), frames.partition),
+        np.arange(offsets.start, offsets.stop) if isinstance(offsets, range) else np.array(offsets),
+        np.asarray(frames.written_ms),
+        np.asarray(frames.received_us),
         frames.keys,
-        frames.values,
+        Texts.of(frames.values),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dataflows.compiled import compiled
+from lakehouse.compiled import compiled
 
 REMEMBERED = 20_000
 """Different records among which a duplicate is looked for, at the least; at most twice as many, which take 1 MB.

@@ -29,6 +29,7 @@ from dataflows import librdkafka
 from dataflows.metrics import FLOW_LAG, FLOW_MESSAGES, SERVICE_READY
 from dataflows.settings import StreamSettings
 from dataflows.topics import Stopped
+from lakehouse.texts import Integers, Keys
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +56,12 @@ class Frames(NamedTuple):
     partition: int
     offsets: Sequence[int]
     """They may have gaps (compaction)."""
-    values: list[bytes]
+    values: Sequence[bytes]
     """An empty one for a tombstone."""
-    keys: list[bytes | None]
-    written_ms: list[int]
+    keys: Sequence[bytes | None]
+    written_ms: Sequence[int] | Integers
     """Kafka's timestamps; -1 where a message has none."""
-    received_us: Sequence[int] = ()
+    received_us: Sequence[int] | Integers = ()
     """When the bridge received each, µs since the epoch; -1 where no header says so, or nobody asked."""
 
     @property
@@ -289,10 +290,7 @@ def _by_partition(consumer: librdkafka.Consumer, columns: librdkafka.Columns) ->
     if not len(columns.offset):
         return
     changes = np.flatnonzero((np.diff(columns.topic) != 0) | (np.diff(columns.partition) != 0)) + 1
-    values = _cut(columns.values, columns.value_ends)
-    keys: list[bytes | None] = [*_cut(columns.keys, columns.key_ends)]
-    for place in np.flatnonzero(columns.keyless).tolist():
-        keys[place] = None
+    values, keys = columns.values, columns.keys
     for begin, end in pairwise([0, *changes.tolist(), len(values)]):
         offsets = columns.offset[begin:end]
         first, last = offsets[0].item(), offsets[-1].item()
@@ -300,16 +298,11 @@ def _by_partition(consumer: librdkafka.Consumer, columns: librdkafka.Columns) ->
             consumer.topic(columns.topic[begin].item()),
             columns.partition[begin].item(),
             range(first, last + 1) if last - first + 1 == len(offsets) else offsets.tolist(),
-            values[begin:end],
-            keys[begin:end],
-            columns.written_ms[begin:end].tolist(),
-            columns.received_us[begin:end].tolist(),
+            values.part(begin, end),
+            Keys(keys.part(begin, end), columns.keyless[begin:end]),
+            columns.written_ms[begin:end],
+            columns.received_us[begin:end],
         )
-
-
-def _cut(text: bytes, ends: librdkafka.Integers) -> list[bytes]:
-    """The pieces of ``text`` up to each of ``ends``."""
-    return [text[begin:end] for begin, end in pairwise([0, *ends.tolist()])]
 
 
 PASSING = {

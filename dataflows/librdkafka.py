@@ -22,9 +22,9 @@ from confluent_kafka import KafkaError, KafkaException, cimpl
 from numba.core import types
 from numpy.typing import NDArray
 
-from dataflows.compiled import compiled
+from lakehouse.compiled import compiled
+from lakehouse.texts import SPARE, Integers, Texts
 
-Integers = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
 
@@ -39,13 +39,10 @@ class Columns(NamedTuple):
     """Kafka's timestamp; -1: it has none."""
     received_us: Integers
     """Of the header ``received_at``; -1: it has none, or something else stands there."""
-    value_ends: Integers
-    """Where each value ends in ``values``; it begins where the one before ends."""
-    key_ends: Integers
     keyless: Integers
     """1 where the message has no key."""
-    values: bytes
-    keys: bytes
+    values: Texts
+    keys: Texts
 
 
 class Consumer:
@@ -124,7 +121,10 @@ class Consumer:
                 _library.rd_kafka_message_destroy(message)
             messages = messages[codes == 0]
         figures, values, keys = _unpack(messages, received, _HEADER)
-        return Columns._make([*figures, values.tobytes(), keys.tobytes()]), errors
+        *parts, value_ends, key_ends = figures
+        return Columns._make(
+            [*parts, Texts(values.tobytes(), value_ends), Texts(keys.tobytes(), key_ends)]
+        ), errors
 
     def _trouble(self, message: int) -> str:
         """What an error that came as a message says, and of which partition, where it is of one."""
@@ -244,12 +244,12 @@ def _unpack(messages: Integers, received: bool, header: Bytes) -> tuple[Integers
     """The columns of messages, which are given back to librdkafka.
 
     Returns:
-        the columns of :class:`Columns` that hold integers; values; keys.
+        the columns of :class:`Columns` that hold integers, and the ends of values and keys; values; keys.
     """
     count = len(messages)
     figures = np.empty((8, count), np.int64)
     topic, partition, offset, written_ms = figures[0], figures[1], figures[2], figures[3]
-    received_us, value_ends, key_ends, keyless = figures[4], figures[5], figures[6], figures[7]
+    received_us, keyless, value_ends, key_ends = figures[4], figures[5], figures[6], figures[7]
     fields = np.empty((count, _WORDS), np.int64)
     halves = fields.view(np.int32)
     scratch = np.zeros(3, np.int64)  # what C functions are to fill
@@ -273,7 +273,7 @@ def _unpack(messages: Integers, received: bool, header: Bytes) -> tuple[Integers
             and _header(scratch[0], 0, header.ctypes.data, second, third) == 0
         ):
             received_us[row] = _micros(scratch[1], scratch[2])
-    values, keys = np.empty(value_end, np.uint8), np.empty(key_end, np.uint8)
+    values, keys = np.empty(value_end + SPARE, np.uint8), np.empty(key_end + SPARE, np.uint8)
     value_at, key_at = values.ctypes.data, keys.ctypes.data
     for row in range(count):
         size = fields[row, _VALUE_SIZE]

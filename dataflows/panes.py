@@ -10,8 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dataflows.compiled import compiled
-from dataflows.tape import Flags, Integers, Tape
+from dataflows.tape import Tape
+from lakehouse.compiled import compiled
+from lakehouse.scan import Flags
+from lakehouse.texts import Integers
 
 MINUTE_US = 60_000_000
 SUMMED_MAX = 1 << 16

@@ -8,21 +8,16 @@ by one. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date
-from itertools import accumulate
 from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataflows.compiled import compiled
 from dataflows.frames import DECIMALS, SEQUENCES, Print, decode_prints
-
-Integers = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
-Words = NDArray[np.uint64]
-Flags = NDArray[np.bool_]
+from lakehouse.compiled import compiled
+from lakehouse.scan import BAD, TENS, Bytes, Flags, Words, micros, number_at, quoted, words_of
+from lakehouse.texts import Integers, Texts
 
 
 class Tape(NamedTuple):
@@ -77,31 +72,29 @@ class TapeDecoder:
         """The trades among some frames, and why the others are none, by place."""
         tapes: list[Tape] = []
         reasons: dict[int, str] = {}
-        for begin in range(0, len(frames), CHUNK):
-            tape, plain = self._decode_plain(frames[begin : begin + CHUNK], begin)
+        texts = Texts.of(frames)
+        for begin in range(0, len(texts), CHUNK):
+            tape, plain = self._decode_plain(texts.part(begin, begin + CHUNK), begin)
             if not plain.all():
                 others = []
                 for place in (np.flatnonzero(~plain) + begin).tolist():
-                    prints, refused = decode_prints(frames[place : place + 1], place)
+                    prints, refused = decode_prints([texts[place]], place)
                     others += prints
                     reasons |= refused
                 tape = Tape.of(sorted([*tape.where(plain).rows(), *others], key=itemgetter(-1)))
             tapes.append(tape)
         return Tape.joined(tapes) if tapes else Tape.of(()), reasons
 
-    def _decode_plain(self, frames: Sequence[bytes], begin: int) -> tuple[Tape, Flags]:
+    def _decode_plain(self, frames: Texts, begin: int) -> tuple[Tape, Flags]:
         """The frames that are as an exchange prints them, and which these are; other rows mean nothing."""
         if self._symbols + len(frames) > _SYMBOLS:
             self._slots.fill(-1)
             self._symbols = 0
         count = len(frames)
-        raw = b"".join((*frames, bytes(8)))
-        words = np.ndarray(len(raw) - 8, np.uint64, raw, strides=(1,))
-        ends = np.fromiter(accumulate(map(len, frames)), np.int64, count)
         figures = np.zeros((5, count), np.int64)
         buy, plain = np.empty((2, count), np.bool_)
         symbols = _scan(
-            *(np.frombuffer(raw, np.uint8), words, ends, figures, buy, plain),
+            *(np.frombuffer(frames.text, np.uint8), words_of(frames.text), frames.ends, figures, buy, plain),
             *(self._slots, self._named, self._sizes, self._symbols),
         )
         for number in range(self._symbols, symbols):
@@ -127,18 +120,9 @@ _TEXT_SIZE = np.array([len(text) for text in _TEXTS])
 _TEXT_WORDS = np.cumsum([sum(i == of for of, _ in _WORDS) for i in range(-1, len(_TEXTS))])
 """Where the words of each text begin; one more at the end."""
 _WORD_AT = np.array([at for _, at in _WORDS])
-_WORD = np.frombuffer(b"".join(_TEXTS[i][at : at + 8] for i, at in _WORDS), np.uint64)
-_LOWS, _HIGHS, _SPACES, _QUOTES, _SLASHES = (np.frombuffer(bytes([c]) * 8, np.uint64)[0] for c in b'\x01\x80 "\\')
-_BYTE, _HIGH = np.uint64(8), np.uint64(0x80)
+_WORD = np.frombuffer(b"".join(_TEXTS[i][at : at + 8] for i, at in _WORDS), np.int64)
 _TIME, _SEQUENCE, _SYMBOL, _PRICE, _QUANTITY, _BUY = 1, 2, 4, 5, 6, 11
 _TRUE, _FALSE = np.frombuffer(b"true}}", np.uint8), np.frombuffer(b"false}}", np.uint8)
-_STAMP = np.frombuffer(b"0000-00-00T00:00:00.000000Z", np.uint8)
-"""A time as an exchange prints it; the zeros stand for any digits."""
-_DAYS_BEFORE = np.array([0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365])
-"""How many days of a common year come before each month."""
-_DAYS_TO_EPOCH = date(1970, 1, 1).toordinal() - 1
-_TENS = 10 ** np.arange(19)
-_BAD = -1
 
 
 @compiled
@@ -172,7 +156,7 @@ def _scan(
         first, last = _scan_frame(raw, words, begin, ends[row], figures, buy, row)
         begin = ends[row]
         size = last - first
-        plain[row] = first != _BAD and size <= _SYMBOL_MAX
+        plain[row] = first != BAD and size <= _SYMBOL_MAX
         if not plain[row]:
             continue
         slot = 0
@@ -205,72 +189,51 @@ def _is_named(raw: Bytes, at: int, size: int, named: NDArray[np.uint8], sizes: I
 def _scan_frame(
     raw: Bytes, words: Words, at: int, end: int, figures: Integers, buy: Flags, row: int
 ) -> tuple[int, int]:
-    """Where the symbol begins and ends; the former is _BAD where the frame is not plain."""
+    """Where the symbol begins and ends; the former is BAD where the frame is not plain."""
     first = size = 0
     for value in range(len(_TEXT_SIZE)):
         at = _after(words, at, end, value)
-        if at == _BAD:
+        if at == BAD:
             break
         if value in (_SEQUENCE, _PRICE, _QUANTITY):
-            number, decimals, last = _number(raw, at, end)
+            number, decimals, last = number_at(raw, at, end)
             if value == _SEQUENCE:
-                if last == _BAD or decimals >= 0 or number >= SEQUENCES:
+                if last == BAD or decimals >= 0 or number >= SEQUENCES:
                     break
                 figures[2, row] = number
             else:
                 decimals = max(decimals, 0)
-                if last == _BAD or decimals > DECIMALS or not 0 < number < _TENS[10 + decimals]:
+                if last == BAD or decimals > DECIMALS or not 0 < number < TENS[10 + decimals]:
                     break
-                figures[value - _PRICE + 3, row] = number * _TENS[DECIMALS - decimals]
+                figures[value - _PRICE + 3, row] = number * TENS[DECIMALS - decimals]
             at = last
         elif value == _BUY:
             buy[row] = _flag(raw, at, end, _TRUE)
             if buy[row] or _flag(raw, at, end, _FALSE):
                 return first, first + size
         else:
-            last = _quoted(raw, words, at, end)
-            if last == _BAD:
+            last = quoted(raw, words, at, end)
+            if last == BAD:
                 break
             if value == _TIME:
-                figures[1, row] = _micros(raw, at, last)
+                figures[1, row] = micros(raw, at, last)
                 if figures[1, row] < 0:
                     break
             elif value == _SYMBOL:
                 first, size = at, last - at
             at = last
-    return _BAD, _BAD
+    return BAD, BAD
 
 
 @compiled
 def _after(words: Words, at: int, end: int, value: int) -> int:
     """Where the text before a value ends, which has to stand here."""
     if end - at < _TEXT_SIZE[value]:
-        return _BAD
+        return BAD
     for i in range(_TEXT_WORDS[value], _TEXT_WORDS[value + 1]):
         if words[at + _WORD_AT[i]] != _WORD[i]:
-            return _BAD
+            return BAD
     return at + int(_TEXT_SIZE[value])
-
-
-@compiled
-def _quoted(raw: Bytes, words: Words, at: int, end: int) -> int:
-    """Where a string of ASCII without escapes ends.
-
-    Eight bytes at a time: the lowest of them that ends it has its high bit set in ``ends``, after Henry S. Warren,
-    Hacker's Delight, 6-1.
-    """
-    while at < end:
-        word = words[at]
-        quote, slash = word ^ _QUOTES, word ^ _SLASHES
-        ends = ((quote - _LOWS) & ~quote) | ((slash - _LOWS) & ~slash) | ((word - _SPACES) & ~word) | word
-        ends &= _HIGHS
-        if ends:
-            while not ends & _HIGH:
-                ends >>= _BYTE
-                at += 1
-            return at if at < end and raw[at] == ord('"') else _BAD
-        at += 8
-    return _BAD
 
 
 @compiled
@@ -282,56 +245,3 @@ def _flag(raw: Bytes, at: int, end: int, text: Bytes) -> bool:
     for i in range(len(text)):
         differ |= raw[at + i] ^ text[i]
     return differ == 0
-
-
-@compiled
-def _number(raw: Bytes, at: int, end: int) -> tuple[int, int, int]:
-    """A number of at most 18 figures: these, how many follow the point (-1: there is none), and where it ends."""
-    number, decimals, begin = 0, -1, at
-    while at < end:
-        character = raw[at]
-        if ord("0") <= character <= ord("9"):
-            number = number * 10 + (character - ord("0"))
-            if decimals >= 0:
-                decimals += 1
-        elif character == ord(".") and decimals < 0 and at > begin:
-            decimals = 0
-        else:
-            break
-        at += 1
-    size = at - begin
-    zero_first = size > 1 and raw[begin] == ord("0") and raw[begin + 1] != ord(".")
-    return number, decimals, _BAD if size == 0 or size > 18 or decimals == 0 or zero_first else at
-
-
-@compiled
-def _micros(raw: Bytes, at: int, end: int) -> int:
-    """Microseconds from the epoch to a time as an exchange prints it; negative: it is none, or before."""
-    if end - at != len(_STAMP):
-        return _BAD
-    for i in range(len(_STAMP)):
-        if _STAMP[i] == ord("0"):
-            if not ord("0") <= raw[at + i] <= ord("9"):
-                return _BAD
-        elif raw[at + i] != _STAMP[i]:
-            return _BAD
-    year, month, day = _digits(raw, at, 4), _digits(raw, at + 5, 2), _digits(raw, at + 8, 2)
-    hour, minute, second = _digits(raw, at + 11, 2), _digits(raw, at + 14, 2), _digits(raw, at + 17, 2)
-    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-    if not 1 <= month <= 12 or hour > 23 or minute > 59 or second > 59:
-        return _BAD
-    in_month = _DAYS_BEFORE[month] - _DAYS_BEFORE[month - 1] + (leap and month == 2)
-    if not 1 <= day <= in_month:
-        return _BAD
-    past = year - 1
-    days = past * 365 + past // 4 - past // 100 + past // 400 - _DAYS_TO_EPOCH
-    days += int(_DAYS_BEFORE[month - 1]) + (leap and month > 2) + day - 1
-    return (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + _digits(raw, at + 20, 6)
-
-
-@compiled
-def _digits(raw: Bytes, at: int, count: int) -> int:
-    number = 0
-    for i in range(at, at + count):
-        number = number * 10 + int(raw[i]) - ord("0")
-    return number

@@ -24,11 +24,12 @@ import pickle
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from dataflows.compiled import compiled
 from dataflows.duplicates import Recent
 from dataflows.frames import Print
 from dataflows.panes import MINUTE_US, SUMMED_BELOW, SUMMED_MAX, Pane, panes_of
-from dataflows.tape import Integers, Tape
+from dataflows.tape import Tape
+from lakehouse.compiled import compiled
+from lakehouse.texts import Integers
 
 LATENESS_US = 5_000_000
 SINGLY = 64
@@ -130,7 +131,7 @@ class ShardWindows:
         """Event time, µs; windows up to here are closed. Negative before the first trade."""
         return self._newest - LATENESS_US
 
-    def add(self, trades: Tape, written_ms: Sequence[int]) -> tuple[list[Bar], dict[int, str]]:
+    def add(self, trades: Tape, written_ms: Sequence[int] | Integers) -> tuple[list[Bar], dict[int, str]]:
         """Add trades in order → bars that closed or were corrected, and why trades were refused, by place.
 
         Args:
@@ -182,7 +183,9 @@ class ShardWindows:
         for ident in self._windows_of(symbol, minute):
             self._open.setdefault(self._end(ident), set()).add(ident)
 
-    def _add_singly(self, trades: Iterable[Print], written_ms: Sequence[int]) -> tuple[list[Bar], dict[int, str]]:
+    def _add_singly(
+        self, trades: Iterable[Print], written_ms: Sequence[int] | Integers
+    ) -> tuple[list[Bar], dict[int, str]]:
         """Trades of any times and amounts."""
         self._sum_up()
         bars: list[Bar] = []

@@ -32,6 +32,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from confluent_kafka import Consumer, Producer
 from pyiceberg.table import Table
@@ -43,6 +44,7 @@ from lakehouse.catalog import open_catalog
 from lakehouse.frames import FrameParser, Records
 from lakehouse.settings import LakehouseSettings
 from lakehouse.tables import arrow_schema, create_tables
+from lakehouse.texts import Texts
 from simulator.events import format_timestamp
 from tests.benchmarks.brokers import ROOT, a_broker
 
@@ -218,10 +220,10 @@ class Commits:
         """CPU seconds of a commit, its expiry included."""
         used = 0.0
         for number in range(self._done, self._done + count):
-            offsets = list(range(10 * number, 10 * number + 10))
-            nothing = [None] * 10
-            frames = [frame(offset) for offset in offsets]
-            records = Records(RAW_TRADES, [0] * 10, offsets, nothing, nothing, nothing, frames)
+            offsets = np.arange(10 * number, 10 * number + 10)
+            nothing = np.full(10, -1)
+            frames = Texts.of([frame(offset) for offset in offsets.tolist()])
+            records = Records(RAW_TRADES, np.zeros_like(offsets), offsets, nothing, nothing, [None] * 10, frames)
             rows, _ = self._parser.parse(records, datetime.now(UTC))
             began = time.process_time()
             append_exactly_once(self._target, rows, {RAW_TRADES: {0: 10 * number + 10}})

@@ -7,8 +7,10 @@ import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
+from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from lakehouse.frames import BLOCK, EVENTS_OF_TABLE, FrameParser, Records
 from lakehouse.tables import TABLES, arrow_schema
+from lakehouse.texts import Texts
 from simulator.events import EVENT_TYPES
 from simulator.exchange import Exchange
 from simulator.market import load_market
@@ -65,9 +68,9 @@ def records(*values: bytes, **changes: Any) -> Records:
     fields: dict[str, Any] = {"offset": 0, "timestamp_ms": 1_700_000_000_123, "received_us": 1_700_000_000_123_456}
     fields |= changes
     count = len(values)
-    offsets = list(range(fields["offset"], fields["offset"] + count))
-    times = ([fields[name]] * count for name in ("timestamp_ms", "received_us"))
-    return Records("raw.x", [2] * count, offsets, *times, [b"AAPL"] * count, list(values))
+    offsets = np.arange(fields["offset"], fields["offset"] + count)
+    times = (np.full(count, fields[name]) for name in ("timestamp_ms", "received_us"))
+    return Records("raw.x", np.full(count, 2), offsets, *times, [b"AAPL"] * count, Texts.of(values))
 
 
 def frame(event_type: str, data: dict[str, Any], **envelope: Any) -> bytes:
@@ -122,7 +125,7 @@ def test_kafkas_coordinates_and_times_are_stored() -> None:
     assert row["_kafka_timestamp"] == datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC)
     assert row["_received_at"] == datetime(2023, 11, 14, 22, 13, 20, 123456, tzinfo=UTC)
     assert row["_ingested_at"] == NOW
-    bare = parse_one("bronze.trades", trade(), timestamp_ms=None, received_us=None)
+    bare = parse_one("bronze.trades", trade(), timestamp_ms=-1, received_us=-1)
     assert (bare["_kafka_timestamp"], bare["_received_at"]) == (None, None)
 
 
@@ -220,19 +223,18 @@ def test_every_event_has_its_table() -> None:
 
 
 def agree(table: str, *values: bytes) -> None:
-    """What the fast decoder takes, the exact one takes too, and makes the same rows of it."""
+    """Both decoders make the same rows of frames, and refuse the same for the same reasons."""
     given = records(*values)
-    rows = PARSERS[table].parse_fast(given, NOW)
-    if rows is not None:
-        exact, refused = PARSERS[table].parse_exact(given, NOW)
-        assert refused == []
-        assert rows.equals(exact), values
-        rows.validate(full=True)
+    rows, refused = PARSERS[table].parse(given, NOW)
+    exact, refused_exactly = PARSERS[table].parse_exact(given, NOW)
+    assert refused == refused_exactly
+    assert rows.equals(exact), values
+    rows.validate(full=True)
 
 
 @hypothesis_settings(max_examples=300, deadline=None)
 @given(st.lists(frames(), min_size=1, max_size=2), st.sampled_from(EVENT_TYPES))
-def test_the_fast_decoder_gives_the_rows_of_the_exact_one(values: list[bytes], event_type: str) -> None:
+def test_scanned_frames_give_the_rows_of_the_exact_decoder(values: list[bytes], event_type: str) -> None:
     agree(TABLE_OF_EVENT[event_type], *values)
     for value in values:
         for kind in EVENT_TYPES:
@@ -246,22 +248,59 @@ def test_both_decoders_agree_on_every_single_wrong_value(event_type: str) -> Non
         agree(TABLE_OF_EVENT[event_type], value)
 
 
+SEPARATORS = {True: (", ", ": "), False: (",", ":")}
+BYTES = [b"", *(bytes([byte]) for byte in b'0159.,:-eE+"\\{}[] \n\x00\x7f\x80\xc3tfTZn')]
+SPECIMENS = {
+    (kind, blanks): json.dumps({"event_type": kind, "data": data}, separators=SEPARATORS[blanks]).encode()
+    for events in FRAMES.values()
+    for kind, data in events
+    for blanks in (False, True)
+}
+
+
+@pytest.mark.parametrize("blanks", [False, True])
+def test_frames_with_and_without_blanks_are_plain(blanks: bool) -> None:
+    for kind in EVENT_TYPES:
+        value = SPECIMENS[kind, blanks].replace(b"09:25:00Z", b"09:25:00.000000Z")
+        assert PARSERS[TABLE_OF_EVENT[kind]].plain(records(value)) == 1, value
+
+
+@hypothesis_settings(max_examples=1_000, deadline=None)
+@given(st.data())
+def test_both_decoders_agree_on_a_frame_with_some_bytes_changed(data: st.DataObject) -> None:
+    kind, blanks = data.draw(st.sampled_from(sorted(SPECIMENS)))
+    text = changed = SPECIMENS[kind, blanks]
+    for _ in range(data.draw(st.integers(1, 2))):
+        at = data.draw(st.integers(0, len(changed)))
+        byte = data.draw(st.sampled_from(BYTES))
+        changed = changed[:at] + byte + changed[at + data.draw(st.integers(0, 1)) :]
+    agree(TABLE_OF_EVENT[kind], text, changed, text)
+
+
+@given(st.sampled_from(sorted(FRAMES)), st.randoms(use_true_random=False))
+def test_fields_may_come_in_any_order(table: str, random: Random) -> None:
+    for kind, data in FRAMES[table]:
+        fields = list(data.items())
+        random.shuffle(fields)
+        agree(table, frame(kind, dict(fields)), frame(kind, data))
+        agree(table, frame(kind, dict([*fields[1:]])))
+
+
 @given(st.decimals("-20000000", "20000000", allow_nan=False), st.integers(0, 20), st.booleans())
 def test_both_decoders_agree_on_every_amount(amount: Decimal, places: int, exponent: bool) -> None:
     text = f"{amount:.{places}{'e' if exponent else 'f'}}"
     agree("bronze.trades", trade().replace(b"61800.2", text.encode()))
 
 
-def test_the_fast_decoder_takes_all_that_the_exchange_prints() -> None:
+def test_all_that_the_exchange_prints_is_plain() -> None:
     exchange = Exchange(load_market(), seed=1, start_us=1_770_000_000_000_000, activity=20)
     printed: dict[str, list[bytes]] = {}
     for _, value in islice(exchange.events(), 20_000):
         printed.setdefault(TABLE_OF_EVENT[value.split(b'"')[3].decode()], []).append(value)
     for table, values in printed.items():
         given = records(*values)
-        rows = PARSERS[table].parse_fast(given, NOW)
-        assert rows is not None, table
-        assert rows.equals(PARSERS[table].parse_exact(given, NOW)[0])
+        assert PARSERS[table].plain(given) == len(given), table
+        assert PARSERS[table].parse(given, NOW) == PARSERS[table].parse_exact(given, NOW)
     assert set(printed) >= set(FRAMES) - {"bronze.trading_halts"}
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 
 from dataflows.topics import TABLE_OF_TOPIC, TOPIC_OF_EVENT
 from dataflows.wire import decode_exact
 from lakehouse.frames import FrameParser, Records
+from lakehouse.texts import Texts
 from simulator.exchange import Exchange
 from simulator.market import load_market
 
@@ -35,16 +37,21 @@ def market_frames(hours: float) -> list[bytes]:
 
 def bronze_rows(frames: Iterable[bytes]) -> dict[str, pa.Table]:
     """Rows of every bronze table, as the bridge and the stream make them; what is no frame is left out."""
-    records = {topic: Records(topic) for topic in TABLE_OF_TOPIC}
+    of_topic: dict[str, list[bytes]] = {topic: [] for topic in TABLE_OF_TOPIC}
     for frame in frames:
         try:
-            event_type, key, _, _ = decode_exact(frame)
+            event_type, _, _, _ = decode_exact(frame)
         except ValueError:
             continue  # goes to the dead letters
-        of_topic = records[TOPIC_OF_EVENT[event_type]]
-        of_topic.extend(Records(of_topic.topic, [0], [len(of_topic)], [None], [None], [key.encode()], [frame]))
+        of_topic[TOPIC_OF_EVENT[event_type]].append(frame)
     rows = {}
     for topic, table in TABLE_OF_TOPIC.items():
-        rows[table], rejected = FrameParser(table).parse(records[topic], AFTER)
+        offsets = np.arange(len(of_topic[topic]))
+        nothing = np.full(len(offsets), -1)
+        records = Records(
+            *(topic, np.zeros_like(offsets), offsets, nothing, nothing, [None] * len(offsets)),
+            Texts.of(of_topic[topic]),
+        )
+        rows[table], rejected = FrameParser(table).parse(records, AFTER)
         assert not rejected
     return rows
