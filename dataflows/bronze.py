@@ -57,7 +57,7 @@ from lakehouse.frames import BLOCK, FrameParser, Records, Rejected
 from lakehouse.settings import LakehouseSettings
 from lakehouse.state import committed_offsets, offset_resets
 from lakehouse.tables import create_tables
-from lakehouse.texts import Texts
+from lakehouse.texts import Keys, Texts
 
 log = logging.getLogger(__name__)
 
@@ -277,7 +277,7 @@ def _records(frames: Frames) -> Records:
         np.arange(offsets.start, offsets.stop) if isinstance(offsets, range) else np.array(offsets),
         np.asarray(frames.written_ms),
         np.asarray(frames.received_us),
-        frames.keys,
+        Keys.of(frames.keys),
         Texts.of(frames.values),
     )
 

@@ -290,7 +290,7 @@ def _by_partition(consumer: librdkafka.Consumer, columns: librdkafka.Columns) ->
     if not len(columns.offset):
         return
     changes = np.flatnonzero((np.diff(columns.topic) != 0) | (np.diff(columns.partition) != 0)) + 1
-    values, keys = columns.values, columns.keys
+    values, keys = columns.values, Keys(columns.keys, columns.keyless)
     for begin, end in pairwise([0, *changes.tolist(), len(values)]):
         offsets = columns.offset[begin:end]
         first, last = offsets[0].item(), offsets[-1].item()
@@ -299,7 +299,7 @@ def _by_partition(consumer: librdkafka.Consumer, columns: librdkafka.Columns) ->
             columns.partition[begin].item(),
             range(first, last + 1) if last - first + 1 == len(offsets) else offsets.tolist(),
             values.part(begin, end),
-            Keys(keys.part(begin, end), columns.keyless[begin:end]),
+            keys.part(begin, end),
             columns.written_ms[begin:end],
             columns.received_us[begin:end],
         )

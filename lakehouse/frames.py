@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from lakehouse.scan import Scanner
 from lakehouse.tables import arrow_schema
-from lakehouse.texts import Integers, Texts
+from lakehouse.texts import Integers, Keys, Texts
 
 EIGHT_PLACES = Decimal("1e-8")
 MOST_DIGITS = 38
@@ -59,7 +59,7 @@ class Records:
     """Kafka's timestamps; -1 where a message has none."""
     received_us: Integers
     """When the bridge received the frames; -1 where no header says so."""
-    keys: Sequence[bytes | None]
+    keys: Keys
     values: Texts
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class Records:
             np.concatenate([part.offsets for part in parts]),
             np.concatenate([part.timestamps_ms for part in parts]),
             np.concatenate([part.received_us for part in parts]),
-            list(chain.from_iterable(part.keys for part in parts)),
+            Keys.joined([part.keys for part in parts]),
             Texts.joined([part.values for part in parts]),
         )
 
@@ -86,7 +86,7 @@ class Records:
         return Records(
             self.topic,
             *(self.partitions[cut], self.offsets[cut], self.timestamps_ms[cut], self.received_us[cut]),
-            *(self.keys[cut], self.values.part(begin, end)),
+            *(self.keys.part(begin, end), self.values.part(begin, end)),
         )
 
 

@@ -92,6 +92,20 @@ class Keys(Sequence[bytes | None]):
         self.texts = texts
         self.missing = missing
 
+    @classmethod
+    def of(cls, keys: Sequence[bytes | None]) -> Keys:
+        if isinstance(keys, Keys):
+            return keys
+        return cls(Texts.of([key or b"" for key in keys]), np.array([key is None for key in keys], np.int64))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Keys]) -> Keys:
+        return cls(Texts.joined([part.texts for part in parts]), np.concatenate([part.missing for part in parts]))
+
+    def part(self, begin: int, end: int) -> Keys:
+        """Those from the ``begin``-th to before the ``end``-th."""
+        return Keys(self.texts.part(begin, end), self.missing[begin:end])
+
     @overload
     def __getitem__(self, place: int) -> bytes | None: ...
     @overload

@@ -44,7 +44,7 @@ from lakehouse.catalog import open_catalog
 from lakehouse.frames import FrameParser, Records
 from lakehouse.settings import LakehouseSettings
 from lakehouse.tables import arrow_schema, create_tables
-from lakehouse.texts import Texts
+from lakehouse.texts import Keys, Texts
 from simulator.events import format_timestamp
 from tests.benchmarks.brokers import ROOT, a_broker
 
@@ -223,7 +223,9 @@ class Commits:
             offsets = np.arange(10 * number, 10 * number + 10)
             nothing = np.full(10, -1)
             frames = Texts.of([frame(offset) for offset in offsets.tolist()])
-            records = Records(RAW_TRADES, np.zeros_like(offsets), offsets, nothing, nothing, [None] * 10, frames)
+            records = Records(
+                RAW_TRADES, np.zeros_like(offsets), offsets, nothing, nothing, Keys.of([None] * 10), frames
+            )
             rows, _ = self._parser.parse(records, datetime.now(UTC))
             began = time.process_time()
             append_exactly_once(self._target, rows, {RAW_TRADES: {0: 10 * number + 10}})

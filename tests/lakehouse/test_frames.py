@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lakehouse.frames import BLOCK, EVENTS_OF_TABLE, FrameParser, Records
 from lakehouse.tables import TABLES, arrow_schema
-from lakehouse.texts import Texts
+from lakehouse.texts import Keys, Texts
 from simulator.events import EVENT_TYPES
 from simulator.exchange import Exchange
 from simulator.market import load_market
@@ -70,7 +70,7 @@ def records(*values: bytes, **changes: Any) -> Records:
     count = len(values)
     offsets = np.arange(fields["offset"], fields["offset"] + count)
     times = (np.full(count, fields[name]) for name in ("timestamp_ms", "received_us"))
-    return Records("raw.x", np.full(count, 2), offsets, *times, [b"AAPL"] * count, Texts.of(values))
+    return Records("raw.x", np.full(count, 2), offsets, *times, Keys.of([b"AAPL"] * count), Texts.of(values))
 
 
 def frame(event_type: str, data: dict[str, Any], **envelope: Any) -> bytes:

@@ -41,3 +41,4 @@ def test_a_missing_key_is_none_and_an_empty_one_is_not() -> None:
     keys = Keys(Texts.of([b"a", b"", b""]), np.array([0, 1, 0]))
     assert list(keys) == [b"a", None, b""]
     assert keys[1:] == [None, b""]
+    assert list(Keys.joined([keys.part(1, 2), Keys.of([None, b"b"])])) == [None, None, b"b"]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from dataflows.topics import TABLE_OF_TOPIC, TOPIC_OF_EVENT
 from dataflows.wire import decode_exact
 from lakehouse.frames import FrameParser, Records
-from lakehouse.texts import Texts
+from lakehouse.texts import Keys, Texts
 from simulator.exchange import Exchange
 from simulator.market import load_market
 
@@ -49,7 +49,7 @@ def bronze_rows(frames: Iterable[bytes]) -> dict[str, pa.Table]:
         offsets = np.arange(len(of_topic[topic]))
         nothing = np.full(len(offsets), -1)
         records = Records(
-            *(topic, np.zeros_like(offsets), offsets, nothing, nothing, [None] * len(offsets)),
+            *(topic, np.zeros_like(offsets), offsets, nothing, nothing, Keys.of([None] * len(offsets))),
             Texts.of(of_topic[topic]),
         )
         rows[table], rejected = FrameParser(table).parse(records, AFTER)
