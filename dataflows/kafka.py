@@ -146,7 +146,7 @@ class _Reader:
     """One consumer shared by the partitions of a source.
 
     A consumer for each partition would be the obvious way; at 28 partitions it is 28 connections that poll an
-    idle broker. Memory stays bounded: a fetch happens only when the asking partition has nothing queued.
+    idle broker. Memory stays bounded: a fetch happens only when all of the one before has been taken.
     """
 
     def __init__(self, settings: StreamSettings, flow: str, stop: threading.Event, *, received: bool) -> None:
@@ -156,6 +156,8 @@ class _Reader:
         self._received = received
         self._consumer: librdkafka.Consumer | None = None
         self._queues: dict[tuple[str, int], deque[Frames]] = {}
+        self._queued = 0
+        """Frames in all of them."""
         self._positions: dict[tuple[str, int], int] = {}
         self._next_poll = 0.0
         self._next_lag = 0.0
@@ -171,14 +173,17 @@ class _Reader:
 
     def take(self, key: tuple[str, int]) -> Frames | None:
         """The next batch of a partition, or None when there is nothing now. Blocks ≤ 20 ms, only when idle."""
-        queue = self._queues[key]
-        if not queue and time.monotonic() >= self._next_poll:
+        if not self._queued and time.monotonic() >= self._next_poll:
             self._fetch()
-        return queue.popleft() if queue else None
+        queue = self._queues[key]
+        if not queue:
+            return None
+        self._queued -= 1
+        return queue.popleft()
 
     def next_awake(self) -> datetime:
         """When asking again is worth it."""
-        pause = 0.0 if any(self._queues.values()) else max(0.0, self._next_poll - time.monotonic())
+        pause = 0.0 if self._queued else max(0.0, self._next_poll - time.monotonic())
         return datetime.now(UTC) + timedelta(seconds=pause)
 
     def close(self) -> None:
@@ -200,9 +205,9 @@ class _Reader:
                     "fetch.min.bytes": 16_384,  # with the wait: ≤ 50 fetches a second when little happens
                     "fetch.wait.max.ms": 20,
                     "receive.message.max.bytes": 1_000_000_000,  # some brokers ignore fetch limits
-                    "queued.min.messages": 100_000,
+                    "queued.min.messages": 10_000,
                     "fetch.queue.backoff.ms": 5,  # default 1 s: after a full queue the flow would starve
-                    "queued.max.messages.kbytes": 32_768,
+                    "queued.max.messages.kbytes": 4_096,
                     **self._settings.kafka(),
                 },
                 self._broker_error,
@@ -259,6 +264,7 @@ class _Reader:
             self._judge(error)
         for frames in _by_partition(consumer, columns):
             self._queues[frames.topic, frames.partition].append(frames)
+            self._queued += 1
             self._positions[frames.topic, frames.partition] = frames.offsets[-1] + 1
             FLOW_MESSAGES.labels(self._flow, frames.topic).inc(len(frames.values))
         if now >= self._next_lag:

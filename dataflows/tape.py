@@ -94,7 +94,9 @@ class TapeDecoder:
         figures = np.zeros((5, count), np.int64)
         buy, plain = np.empty((2, count), np.bool_)
         symbols = _scan(
-            *(np.frombuffer(frames.text, np.uint8), words_of(frames.text), frames.ends, figures, buy, plain),
+            np.frombuffer(frames.text, np.uint8),
+            words_of(frames.text),
+            *(frames.begin, frames.ends, figures, buy, plain),
             *(self._slots, self._named, self._sizes, self._symbols),
         )
         for number in range(self._symbols, symbols):
@@ -129,6 +131,7 @@ _TRUE, _FALSE = np.frombuffer(b"true}}", np.uint8), np.frombuffer(b"false}}", np
 def _scan(
     raw: Bytes,
     words: Words,
+    begin: int,
     ends: Integers,
     figures: Integers,
     buy: Flags,
@@ -143,6 +146,7 @@ def _scan(
     Args:
         raw: the frames, and eight bytes more.
         words: the eight bytes from each byte of a frame on.
+        begin: where the first one begins.
         ends: where each of them ends.
         figures: receives the number of the symbol, time, sequence, price and quantity of each.
         buy: receives whether the buyer was the aggressor.
@@ -151,7 +155,6 @@ def _scan(
         named: the symbols by number, of the sizes ``sizes``.
         symbols: how many there are; how many there are afterwards is returned.
     """
-    begin = 0
     for row in range(len(ends)):
         first, last = _scan_frame(raw, words, begin, ends[row], figures, buy, row)
         begin = ends[row]

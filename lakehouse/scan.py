@@ -69,10 +69,12 @@ class Scanner:
         raw = np.frombuffer(frames.text, np.uint8)
         words = words_of(frames.text)
         cells = np.empty((count, len(self._types), 2), np.int64)
-        listed = np.empty((len(raw) // 2 if len(self._items) else 0, len(self._items), 2), np.int64)
+        listed = np.empty(
+            ((frames.end - frames.begin + SPARE) // 2 if len(self._items) else 0, len(self._items), 2), np.int64
+        )
         event, plain = np.empty(count, np.int64), np.empty(count, np.bool_)
         _scan(
-            *(raw, words, frames.ends, self._prefixes, self._prefix_ends, self._layout, self._items),
+            *(raw, words, frames.begin, frames.ends, self._prefixes, self._prefix_ends, self._layout, self._items),
             *(cells, listed, event, plain),
         )
         if not plain.all():
@@ -209,6 +211,7 @@ _INT_ABOVE = 1 << 31
 def _scan(
     raw: Bytes,
     words: Words,
+    begin: int,
     ends: Integers,
     prefixes: Bytes,
     prefix_ends: Integers,
@@ -224,6 +227,7 @@ def _scan(
     Args:
         raw: the frames, and eight bytes more.
         words: the eight bytes from each byte of a frame on.
+        begin: where the first one begins.
         ends: where each of them ends.
         prefixes: what a frame may begin with, up to ``prefix_ends`` each.
         cells: receives the fields of each frame.
@@ -231,7 +235,7 @@ def _scan(
         event: receives which of the prefixes it is.
         plain: receives which frames are plain; what the others left in the arrays means nothing.
     """
-    begin = filled = 0
+    filled = 0
     for row in range(len(ends)):
         end = ends[row]
         used = BAD

@@ -17,12 +17,14 @@ SPARE = 8
 class Texts(Sequence[bytes]):
     """Strings; their bytes and ends may be read, not changed."""
 
-    __slots__ = ("ends", "text")
+    __slots__ = ("begin", "ends", "text")
 
-    def __init__(self, text: bytes, ends: Integers) -> None:
-        """``text``: the strings and :data:`SPARE` bytes; ``ends``: where each ends, the first begins at 0."""
+    def __init__(self, text: bytes, ends: Integers, begin: int = 0) -> None:
+        """``text``: holds the strings, and :data:`SPARE` bytes after them; ``begin``: where the first one begins;
+        ``ends``: where each ends."""
         self.text = text
         self.ends = ends
+        self.begin = begin
 
     @classmethod
     def of(cls, strings: Iterable[bytes]) -> Texts:
@@ -36,33 +38,31 @@ class Texts(Sequence[bytes]):
     def joined(cls, parts: Sequence[Texts]) -> Texts:
         if len(parts) == 1:
             return parts[0]
-        sizes = [part.size for part in parts]
-        text = b"".join((*(memoryview(part.text)[: part.size] for part in parts), bytes(SPARE)))
-        begins = accumulate(sizes, initial=0)
-        ends = [part.ends + begin for part, begin in zip(parts, begins, strict=False)]
+        begins = accumulate((part.end - part.begin for part in parts), initial=0)
+        ends = [part.ends + (begin - part.begin) for part, begin in zip(parts, begins, strict=False)]
+        text = b"".join((*(memoryview(part.text)[part.begin : part.end] for part in parts), bytes(SPARE)))
         return cls(text, np.concatenate([np.empty(0, np.int64), *ends]))
 
     @property
-    def size(self) -> int:
-        """Bytes of all strings."""
-        return int(self.ends[-1]) if len(self.ends) else 0
+    def end(self) -> int:
+        """Where the last one ends."""
+        return int(self.ends[-1]) if len(self.ends) else self.begin
 
     def part(self, begin: int, end: int) -> Texts:
-        """Those from the ``begin``-th to before the ``end``-th."""
-        begin, end, _ = slice(begin, end).indices(len(self.ends))
-        if end - begin == len(self.ends):
-            return self
-        if end <= begin:
-            return Texts.of(())
-        first = int(self.ends[begin - 1]) if begin else 0
-        return Texts(self.text[first : int(self.ends[end - 1]) + SPARE], self.ends[begin:end] - first)
+        """Those from the ``begin``-th to before the ``end``-th; their bytes are shared, not copied."""
+        first = int(self.ends[begin - 1]) if 0 < begin <= len(self.ends) else self.begin
+        return Texts(self.text, self.ends[begin:end], first)
+
+    def __reduce__(self) -> Any:
+        """To another process go these strings alone."""
+        return Texts, (self.text[self.begin : self.end + SPARE], self.ends - self.begin)
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def __iter__(self) -> Iterator[bytes]:
         text = self.text
-        return (text[begin:end] for begin, end in pairwise([0, *self.ends.tolist()]))
+        return (text[begin:end] for begin, end in pairwise([self.begin, *self.ends.tolist()]))
 
     @overload
     def __getitem__(self, place: int) -> bytes: ...
@@ -72,14 +72,7 @@ class Texts(Sequence[bytes]):
         if isinstance(place, slice):
             return list(self)[place]
         place = range(len(self.ends))[place]
-        return self.text[int(self.ends[place - 1]) if place else 0 : int(self.ends[place])]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
+        return self.text[int(self.ends[place - 1]) if place else self.begin : int(self.ends[place])]
 
 
 class Keys(Sequence[bytes | None]):

@@ -17,7 +17,7 @@ from bytewax.testing import TestingSource, run_main
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from dataflows.kafka import Frames, KafkaSource, until_broker_answers
-from dataflows.metrics import SERVICE_READY
+from dataflows.metrics import FLOW_MESSAGES, SERVICE_READY
 from dataflows.run import recovery_store
 from dataflows.settings import StreamSettings
 from dataflows.sink import KafkaSink, Output
@@ -167,3 +167,22 @@ def test_a_record_says_what_it_derives_from(
     write(topic, stream_settings, [output("a", 7)])
     (message,) = read_topic(topic)
     assert (message.key(), dict(message.headers())) == (b"a", {"origin": b"a", "version": b"7"})
+
+
+def test_nothing_is_fetched_while_a_partition_has_something_to_take(
+    topic: str, stream_settings: StreamSettings, produce: Callable[..., None]
+) -> None:
+    """A partition without messages would else fetch those of the others, as many as there are."""
+    for i in range(1_000):
+        produce(topic, b"%d" % i, "key", flush=i == 999)
+    settings = stream_settings.model_copy(update={"source_batch": 10})
+    fetched = FLOW_MESSAGES.labels("bounded", topic)._value
+    source = KafkaSource([topic], settings, flow="bounded", stop=threading.Event())
+    parts = [source.build_part("in", name, None) for name in source.list_parts()]
+    taken = [0, 0]
+    while sum(taken) < 1_000:
+        for number in (0, 0, 1, 1, taken.index(min(taken))):
+            taken[number] += sum(len(frames.values) for frames in parts[number].next_batch())
+            assert fetched.get() - sum(taken) <= 10
+    parts[0].close()
+    assert sorted(taken) == [0, 1_000]
