@@ -1,7 +1,7 @@
 """bronze: the seven raw topics → the seven bronze tables of the lakehouse, every record once.
 
 In: raw.* from the offsets that the tables' own snapshots carry. Out: Iceberg commits, one a table at most every
-TICKHOUSE_BRONZE_COMMIT_SECONDS, or at 100,000 rows; what is no frame goes to dlq.processing before its offset
+TICKHOUSE_BRONZE_COMMIT_SECONDS, or at 200,000 rows; what is no frame goes to dlq.processing before its offset
 counts as read. Run with ``python -m dataflows.bronze``.
 
 On a crash, anywhere: rows and offsets are one commit, so the next start reads on right behind the last row; no
@@ -62,8 +62,8 @@ from lakehouse.texts import Keys, Texts
 log = logging.getLogger(__name__)
 
 FLOW = "bronze"
-MAX_ROWS = 100_000
-"""Rows at which a table commits early: 40 MB in Arrow, and a commit still takes well under a second."""
+MAX_ROWS = 200_000
+"""Rows at which a table commits early: 80 MB in Arrow, and a commit still takes well under a second."""
 GC_THRESHOLD = 200_000
 """Objects made and not freed at which the garbage collector looks for cycles."""
 SAMPLES = 32

@@ -40,6 +40,7 @@ _ABSENT: the frame is not plain); then ``"name":``, its size, its words of eight
 _WORDS = 3
 _MASK = _NAME + _WORDS
 _NAME_MAX = 8 * _WORDS - len('"":')
+_FIELDS_MAX = 62
 
 
 class Scanner:
@@ -98,6 +99,8 @@ def _members(kind: pa.LargeListType) -> list[pa.Field]:
 
 def _layout(fields: Sequence[pa.Field], optional: frozenset[str]) -> Integers:
     """(fields, numbers)"""
+    if len(fields) > _FIELDS_MAX:
+        raise ValueError(f"more than {_FIELDS_MAX} fields")
     layout = np.empty((len(fields), _MASK + _WORDS), np.int64)
     for row, field in zip(layout, fields, strict=True):
         if len(field.name) > _NAME_MAX:
@@ -262,13 +265,12 @@ def _data(
     filled: int,
 ) -> int:
     """How many items of lists there are behind the data; BAD: the frame is not plain."""
-    for field in range(cells.shape[1]):
-        cells[row, field, 1] = _ABSENT
-    field = -1
+    seen, field = 0, -1
     while True:
         field = _field(words, at, end, layout, field + 1)
-        if field == BAD or cells[row, field, 1] != _ABSENT:
+        if field == BAD or seen >> field & 1:
             return BAD
+        seen |= 1 << field
         at += layout[field, _SIZE]
         at += raw[at] == ord(" ")
         if layout[field, _KIND] == _LIST:
@@ -285,7 +287,7 @@ def _data(
         at += raw[at] == ord(" ")
     if end - at != 2 or raw[at] != ord("}") or raw[at + 1] != ord("}"):
         return BAD
-    return filled if _completed(layout, cells, row) else BAD
+    return filled if _completed(layout, seen, cells, row) else BAD
 
 
 @compiled
@@ -315,24 +317,23 @@ def _list(
 @compiled
 def _item(raw: Bytes, words: Words, at: int, end: int, items: Integers, cells: Cells, row: int) -> int:
     """Where an object in a list ends."""
-    for field in range(cells.shape[1]):
-        cells[row, field, 1] = _ABSENT
     if at >= end or raw[at] != ord("{"):
         return BAD
-    field = -1
+    seen, field = 0, -1
     while True:
         at += 1
         at += raw[at] == ord(" ")
         field = _field(words, at, end, items, field + 1)
-        if field == BAD or cells[row, field, 1] != _ABSENT:
+        if field == BAD or seen >> field & 1:
             return BAD
+        seen |= 1 << field
         at += items[field, _SIZE]
         at += raw[at] == ord(" ")
         at = _value(raw, words, at, end, items, field, cells, row)
         if at == BAD:
             return BAD
         if raw[at] != ord(","):
-            return at + 1 if raw[at] == ord("}") and _completed(items, cells, row) else BAD
+            return at + 1 if raw[at] == ord("}") and _completed(items, seen, cells, row) else BAD
 
 
 @compiled
@@ -370,10 +371,12 @@ def _field(words: Words, at: int, end: int, layout: Integers, first: int) -> int
 
 
 @compiled
-def _completed(layout: Integers, cells: Cells, row: int) -> bool:
-    """Fill in what is missing; whether it may be."""
-    for field in range(cells.shape[1]):
-        if cells[row, field, 1] == _ABSENT:
+def _completed(layout: Integers, seen: int, cells: Cells, row: int) -> bool:
+    """Fill in the fields that are not among those ``seen``, a bit each; whether they may be missing."""
+    if seen + 1 == 1 << len(layout):
+        return True
+    for field in range(len(layout)):
+        if not seen >> field & 1:
             if layout[field, _OTHERWISE] == _ABSENT:
                 return False
             cells[row, field, 0], cells[row, field, 1] = 0, layout[field, _OTHERWISE]
