@@ -1,9 +1,9 @@
 """Half an hour of the whole system: is the memory of each process flat, and the latency the same at the end?
 
 Starts an instance of its own, as the benchmark e2e does, reads every trade, quote and book of its live stream,
-and looks at the resident memory of each service, its child processes included, every few seconds. It grows when it
-takes more in the last third of the time than in the first, by more than 5 % and more than 5 MB. Prometheus is shown
-but not judged: it keeps two to three hours of samples in memory, and then writes a block of them.
+and looks at the resident memory of each service, its child processes included, every few seconds. It grows when
+it takes more in the last third of the time than in the first, by more than 5 % and more than 5 MB. Prometheus is
+shown but not judged: it keeps two to three hours of samples in memory, and then writes a block of them.
 
     python -m tests.benchmarks.soak [--minutes M] [--rate EVENTS_PER_SECOND] [--broker auto|kafka|embedded]
 
@@ -81,7 +81,8 @@ def resident_mb(pid: int) -> float:
     cache. 0 when it is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        children = [child for task in tasks for child in (task / "children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     own = sum(int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon", "RssShmem")))
