@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from duckdb.func import PythonUDFType
+from numpy.typing import NDArray
 
 
 def define_rounding(connection: duckdb.DuckDBPyConnection) -> None:
@@ -31,18 +32,31 @@ def mean_8(total: pa.ChunkedArray, weight: pa.ChunkedArray) -> pa.Array:
         total: with 16 places.
         weight: with 8 places.
     """
-    means = []
-    for units, parts in zip(_units(total), _units(weight), strict=True):
-        mean, rest = divmod(units, parts)
-        means.append(mean + (2 * rest > parts or (2 * rest == parts and mean % 2 == 1)))
-    low = np.array(means, np.int64)
-    halves = np.stack([low, low >> 63], axis=1)
-    return pa.Array.from_buffers(pa.decimal128(18, 8), len(low), [None, pa.py_buffer(halves)])
+    (high, low), (more, parts) = _halves(total), _halves(weight)
+    divisor = parts.view(np.int64)
+    with np.errstate(all="ignore"):  # rows that do not fit are computed as well, and not used
+        # By doubles the mean is wrong by 2**-51 of itself at most. What it leaves is then less than 2**63, so that
+        # 64 bits hold it, although of total and product they hold the low half only.
+        about = (high * 2.0**64 + low) / parts
+        means = about.astype(np.int64)
+        more_of_it, rest = np.divmod((low - means.view(np.uint64) * parts).view(np.int64), divisor)
+        means += more_of_it
+        means += (2 * rest > divisor) | ((2 * rest == divisor) & (means % 2 == 1))
+    fits = (high >= 0) & (high < 1 << 49) & (more == 0) & (divisor > 0) & (divisor < 1 << 62) & (about < 2.0**61)
+    for row in np.flatnonzero(~fits).tolist():
+        sum_, by = (int(high[row]) << 64) + int(low[row]), (int(more[row]) << 64) + int(parts[row])
+        means[row] = _mean(sum_, by)
+    whole = pa.py_buffer(np.stack([means, means >> 63], axis=1))
+    return pa.Array.from_buffers(pa.decimal128(18, 8), len(means), [None, whole])
 
 
-def _units(decimals: pa.ChunkedArray) -> list[int]:
-    """Decimals as integers, counting their last digit."""
+def _mean(units: int, parts: int) -> int:
+    mean, rest = divmod(units, parts)
+    return mean + (2 * rest > parts or (2 * rest == parts and mean % 2 == 1))
+
+
+def _halves(decimals: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Decimals as integers, counting their last digit: the high and the low 64 bits of each."""
     column = decimals.combine_chunks()
     halves = np.frombuffer(column.buffers()[1], np.int64).reshape(-1, 2)[column.offset :][: len(column)]
-    low, high = halves[:, 0].view(np.uint64).tolist(), halves[:, 1].tolist()
-    return [(more << 64) + units for units, more in zip(low, high, strict=True)]
+    return halves[:, 1], np.ascontiguousarray(halves[:, 0]).view(np.uint64)
