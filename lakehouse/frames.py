@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from lakehouse.scan import Scanner
+from lakehouse.scanner import Scanner
 from lakehouse.tables import arrow_schema
 from lakehouse.texts import Integers, Keys, Texts
 

@@ -1,132 +1,43 @@
 """Frames as exchanges print them → columns, by compiled code.
 
-In: frames of ``{"event_type":"…","data":{…}}`` that lie one after the other. Out: an Arrow array for each field of
-the data, and which of the frames are plain. A frame is plain when it holds no field that was not asked for, none
-twice, and none is missing or null that must not be; its text is ASCII without escapes, its numbers have neither an
-exponent nor more digits than fit, its times are RFC 3339 in UTC with six decimals, and blanks stand at most behind
-colons and commas, one at a time. What other frames say is for a real decoder to find out. Pure.
+In: frames of ``{"event_type":"…","data":{…}}`` that lie one after the other. Out: a cell for each field of their
+data, and which of the frames are plain. Pure.
+
+A frame is plain when it holds no field that was not asked for, none twice, and none is missing or null that must
+not be; its text is ASCII without escapes, its numbers have neither an exponent nor more digits than fit, its times
+are RFC 3339 in UTC with six decimals, and blanks stand at most behind colons and commas, one at a time. What other
+frames say is for a real decoder to find out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from lakehouse.compiled import compiled
-from lakehouse.texts import SPARE, Integers, Texts
+from lakehouse.texts import SPARE, Integers
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Cells = NDArray[np.int64]
 """(rows, columns, 2): of text where it begins, of a list its first item, else the value; and the size of these, or
-0; _NULL: it is null."""
+0; NULL: it is null."""
 
-_TEXT, _LONG, _INT, _BOOL, _DECIMAL, _TIME, _LIST = range(7)
-_NULL, _ABSENT = -1, -2
+TEXT, LONG, INT, BOOL, DECIMAL, TIME, LIST = range(7)
+NULL, ABSENT = -1, -2
 BAD = -1
 """Instead of a place: there is no such thing."""
-_SCALE = 8
+SCALE = 8
 
-
-_KIND, _NULLABLE, _OTHERWISE, _SIZE, _NAME = range(5)
-"""Of a field in a layout: what it holds; whether it may be null; what stands where it is missing (0, _NULL, or
-_ABSENT: the frame is not plain); then ``"name":``, its size, its words of eight bytes, and masks for these."""
-_WORDS = 3
-_MASK = _NAME + _WORDS
-_NAME_MAX = 8 * _WORDS - len('"":')
-_FIELDS_MAX = 62
-
-
-class Scanner:
-    """Scans the frames of a table.
-
-    Args:
-        events: event types that frames may have.
-        fields: of the data; a list holds objects, whose own fields are neither lists nor null, or values.
-        optional: fields, also of items, that are 0 where they are missing.
-    """
-
-    def __init__(self, events: Sequence[str], fields: Sequence[pa.Field], optional: frozenset[str]) -> None:
-        self._types = [field.type for field in fields]
-        self._layout = _layout(fields, optional)
-        prefixes = [f'{{"event_type":{b}"{name}",{b}"data":{b}{{'.encode() for b in ("", " ") for name in events]
-        self._prefixes = np.frombuffer(b"".join(prefixes), np.uint8)
-        self._prefix_ends = np.cumsum([len(prefix) for prefix in prefixes])
-        items = next((_members(kind) for kind in self._types if _is_list(kind)), [])
-        if any(_is_list(kind) and _members(kind) != items for kind in self._types):
-            raise ValueError("the lists of a table hold different items")
-        self._items = _layout(items, optional)
-        self._events = len(events)
-
-    def scan(self, frames: Texts) -> tuple[list[pa.Array], Integers, Flags]:
-        """The columns of the plain frames; the number of the event type of each; which of all frames they are."""
-        count = len(frames)
-        raw = np.frombuffer(frames.text, np.uint8)
-        words = words_of(frames.text)
-        cells = np.empty((count, len(self._types), 2), np.int64)
-        listed = np.empty(
-            ((frames.end - frames.begin + SPARE) // 2 if len(self._items) else 0, len(self._items), 2), np.int64
-        )
-        event, plain = np.empty(count, np.int64), np.empty(count, np.bool_)
-        _scan(
-            *(raw, words, frames.begin, frames.ends, self._prefixes, self._prefix_ends, self._layout, self._items),
-            *(cells, listed, event, plain),
-        )
-        if not plain.all():
-            cells, event = cells[plain], event[plain]
-        columns = [
-            _column(words, cells[:, place], kind, listed, nullable=bool(self._layout[place, _NULLABLE]))
-            for place, kind in enumerate(self._types)
-        ]
-        return columns, event % self._events, plain
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_large_list(kind))
-
-
-def _members(kind: pa.LargeListType) -> list[pa.Field]:
-    """Fields of a list's items; the one of plain values has no name."""
-    item = kind.value_type
-    return list(item) if pa.types.is_struct(item) else [pa.field("", item, nullable=False)]
-
-
-def _layout(fields: Sequence[pa.Field], optional: frozenset[str]) -> Integers:
-    """(fields, numbers)"""
-    if len(fields) > _FIELDS_MAX:
-        raise ValueError(f"more than {_FIELDS_MAX} fields")
-    layout = np.empty((len(fields), _MASK + _WORDS), np.int64)
-    for row, field in zip(layout, fields, strict=True):
-        if len(field.name) > _NAME_MAX:
-            raise ValueError(f"{field.name} is longer than {_NAME_MAX}")
-        nullable = field.nullable and not _is_list(field.type)
-        name = f'"{field.name}":'.encode() if field.name else b""
-        otherwise = 0 if field.name in optional else _NULL if nullable else _ABSENT
-        row[:_NAME] = _kind(field.type), nullable, otherwise, len(name)
-        row[_NAME:_MASK] = np.frombuffer(name.ljust(8 * _WORDS, b"\0"), np.int64)
-        row[_MASK:] = np.frombuffer((b"\xff" * len(name)).ljust(8 * _WORDS, b"\0"), np.int64)
-    return layout
-
-
-def _kind(kind: pa.DataType) -> int:
-    if pa.types.is_decimal(kind):
-        if kind.scale != _SCALE or kind.precision < 2 * _SCALE + 2:
-            raise ValueError(f"{kind} does not hold ten digits and eight decimals")
-        return _DECIMAL
-    if pa.types.is_timestamp(kind):
-        return _TIME
-    if _is_list(kind):
-        return _LIST
-    return {pa.large_string(): _TEXT, pa.int64(): _LONG, pa.int32(): _INT, pa.bool_(): _BOOL}[kind]
-
-
-# --- columns
+KIND, NULLABLE, OTHERWISE, SIZE, NAME = range(5)
+"""Of a field in a layout: what it holds; whether it may be null; what stands where it is missing (0, NULL, or
+ABSENT: the frame is not plain); then ``"name":``, its size, its words of eight bytes, and masks for these."""
+WORDS = 3
+MASK = NAME + WORDS
 
 
 def words_of(text: Any) -> Words:
@@ -134,44 +45,8 @@ def words_of(text: Any) -> Words:
     return np.ndarray(len(text) - SPARE, np.int64, text, strides=(1,))
 
 
-def _column(words: Words, cells: Cells, kind: pa.DataType, listed: Cells, *, nullable: bool) -> pa.Array:
-    """``cells``: (rows, 2)."""
-    values, sizes, count = cells[:, 0], cells[:, 1], len(cells)
-    validity = None
-    if nullable:
-        present = sizes != _NULL
-        if not present.all():
-            validity = _buffer(np.packbits(present, bitorder="little"))
-    if pa.types.is_large_string(kind):
-        text = np.empty(int(np.maximum(sizes, 0).sum()) + SPARE, np.uint8)
-        offsets = np.empty(count + 1, np.int64)
-        _copy(words, values, sizes, words_of(text), offsets)
-        return pa.Array.from_buffers(kind, count, [validity, _buffer(offsets), _buffer(text[:-SPARE])])
-    if _is_list(kind):
-        chosen = np.empty((int(sizes.sum()), *listed.shape[1:]), np.int64)
-        offsets = np.empty(count + 1, np.int64)
-        _choose(listed, values, sizes, chosen, offsets)
-        members = _members(kind)
-        columns = [
-            _column(words, chosen[:, i], member.type, listed, nullable=False) for i, member in enumerate(members)
-        ]
-        items = pa.StructArray.from_arrays(columns, fields=members) if members[0].name else columns[0]
-        return pa.LargeListArray.from_arrays(pa.array(offsets), items, type=kind)
-    if pa.types.is_decimal(kind):  # sixteen bytes, the low ones first
-        data = _buffer(np.column_stack((values, values >> 63)))
-    elif pa.types.is_boolean(kind):
-        data = _buffer(np.packbits(values.astype(np.bool_), bitorder="little"))
-    else:
-        data = _buffer(values.astype(np.int32 if pa.types.is_int32(kind) else np.int64))
-    return pa.Array.from_buffers(kind, count, [validity, data])
-
-
-def _buffer(array: NDArray[Any]) -> pa.Buffer:
-    return pa.py_buffer(np.ascontiguousarray(array))
-
-
 @compiled
-def _copy(words: Words, begins: Integers, sizes: Integers, into: Words, offsets: Integers) -> None:
+def copy(words: Words, begins: Integers, sizes: Integers, into: Words, offsets: Integers) -> None:
     """Strings from where they begin, one behind the other. Of eight bytes the next one covers the rest."""
     at = 0
     offsets[0] = 0
@@ -184,13 +59,14 @@ def _copy(words: Words, begins: Integers, sizes: Integers, into: Words, offsets:
 
 
 @compiled
-def _choose(listed: Cells, firsts: Integers, counts: Integers, chosen: Cells, offsets: Integers) -> None:
+def choose(listed: Cells, firsts: Integers, counts: Integers, chosen: Cells, offsets: Integers) -> None:
     """The items of one column among those of all."""
     at = 0
     offsets[0] = 0
     for row in range(len(firsts)):
         for item in range(firsts[row], firsts[row] + counts[row]):
-            chosen[at] = listed[item]
+            for field in range(listed.shape[1]):
+                chosen[at, field, 0], chosen[at, field, 1] = listed[item, field, 0], listed[item, field, 1]
             at += 1
         offsets[row + 1] = at
 
@@ -211,7 +87,7 @@ _INT_ABOVE = 1 << 31
 
 
 @compiled
-def _scan(
+def scan(
     raw: Bytes,
     words: Words,
     begin: int,
@@ -238,7 +114,7 @@ def _scan(
         event: receives which of the prefixes it is.
         plain: receives which frames are plain; what the others left in the arrays means nothing.
     """
-    filled = 0
+    filled = 0 * begin  # a plain 0 is a type of its own, for which all would be compiled once more
     for row in range(len(ends)):
         end = ends[row]
         used = BAD
@@ -271,9 +147,9 @@ def _data(
         if field == BAD or seen >> field & 1:
             return BAD
         seen |= 1 << field
-        at += layout[field, _SIZE]
+        at += layout[field, SIZE]
         at += raw[at] == ord(" ")
-        if layout[field, _KIND] == _LIST:
+        if layout[field, KIND] == LIST:
             cells[row, field, 0] = filled
             at, filled = _list(raw, words, at, end, items, listed, filled)
             cells[row, field, 1] = filled - cells[row, field, 0]
@@ -301,10 +177,10 @@ def _list(
     if raw[at] == ord("]"):
         return at + 1, filled
     while True:
-        if items[0, _SIZE]:
+        if items[0, SIZE]:
             at = _item(raw, words, at, end, items, listed, filled)
         else:
-            at = _value(raw, words, at, end, items, 0, listed, filled)
+            at = _value(raw, words, at, end, items, len(items) - 1, listed, filled)
         if at == BAD:
             return BAD, filled
         filled += 1
@@ -327,7 +203,7 @@ def _item(raw: Bytes, words: Words, at: int, end: int, items: Integers, cells: C
         if field == BAD or seen >> field & 1:
             return BAD
         seen |= 1 << field
-        at += items[field, _SIZE]
+        at += items[field, SIZE]
         at += raw[at] == ord(" ")
         at = _value(raw, words, at, end, items, field, cells, row)
         if at == BAD:
@@ -360,11 +236,11 @@ def _field(words: Words, at: int, end: int, layout: Integers, first: int) -> int
         field = first + i
         if field >= count:
             field -= count
-        size = layout[field, _SIZE]
+        size = layout[field, SIZE]
         if end - at >= size:
-            differ = (words[at] ^ layout[field, _NAME]) & layout[field, _MASK]
+            differ = (words[at] ^ layout[field, NAME]) & layout[field, MASK]
             for word in range(1, (size + 7) >> 3):
-                differ |= (words[at + 8 * word] ^ layout[field, _NAME + word]) & layout[field, _MASK + word]
+                differ |= (words[at + 8 * word] ^ layout[field, NAME + word]) & layout[field, MASK + word]
             if differ == 0:
                 return field
     return BAD
@@ -377,9 +253,9 @@ def _completed(layout: Integers, seen: int, cells: Cells, row: int) -> bool:
         return True
     for field in range(len(layout)):
         if not seen >> field & 1:
-            if layout[field, _OTHERWISE] == _ABSENT:
+            if layout[field, OTHERWISE] == ABSENT:
                 return False
-            cells[row, field, 0], cells[row, field, 1] = 0, layout[field, _OTHERWISE]
+            cells[row, field, 0], cells[row, field, 1] = 0, layout[field, OTHERWISE]
     return True
 
 
@@ -389,25 +265,25 @@ def _value(
 ) -> int:
     """Where a value ends."""
     cells[row, field, 1] = 0
-    kind = layout[field, _KIND]
-    if layout[field, _NULLABLE] and end - at > 4 and words[at] & _FOUR == _NULL_TEXT:
-        cells[row, field, 0], cells[row, field, 1] = 0, _NULL
+    kind = layout[field, KIND]
+    if layout[field, NULLABLE] and end - at > 4 and words[at] & _FOUR == _NULL_TEXT:
+        cells[row, field, 0], cells[row, field, 1] = 0, NULL
         return at + 4
-    if kind in (_TEXT, _TIME):
+    if kind in (TEXT, TIME):
         if at >= end or raw[at] != ord('"'):
             return BAD
         at += 1
         last = quoted(raw, words, at, end)
         if last == BAD:
             return BAD
-        if kind == _TEXT:
+        if kind == TEXT:
             cells[row, field, 0], cells[row, field, 1] = at, last - at
         else:
             cells[row, field, 0] = micros(raw, at, last)
             if cells[row, field, 0] < 0:
                 return BAD
         return last + 1
-    if kind == _BOOL:
+    if kind == BOOL:
         if end - at > 5:
             if words[at] & _FOUR == _TRUE_TEXT:
                 cells[row, field, 0] = 1
@@ -416,17 +292,17 @@ def _value(
                 cells[row, field, 0] = 0
                 return at + 5
         return BAD
-    minus = kind == _DECIMAL and raw[at] == ord("-")
+    minus = kind == DECIMAL and raw[at] == ord("-")
     at += minus
     number, decimals, last = number_at(raw, at, end)
     if last == BAD:
         return BAD
-    if kind == _DECIMAL:
+    if kind == DECIMAL:
         decimals = max(decimals, 0)
-        if decimals > _SCALE or number >= TENS[_SCALE + 2 + decimals]:
+        if decimals > SCALE or number >= TENS[SCALE + 2 + decimals]:
             return BAD
-        number *= TENS[_SCALE - decimals]
-    elif decimals >= 0 or (kind == _INT and number >= _INT_ABOVE):
+        number *= TENS[SCALE - decimals]
+    elif decimals >= 0 or (kind == INT and number >= _INT_ABOVE):
         return BAD
     cells[row, field, 0] = -number if minus else number
     return last
