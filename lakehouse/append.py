@@ -14,27 +14,40 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyiceberg.exceptions import (
     CommitFailedException,
     CommitStateUnknownException,
     OAuthError,
     RESTError,
 )
-from pyiceberg.io.pyarrow import _check_pyarrow_schema_compatible, pyarrow_to_schema, write_file
+from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import (
+    ParquetFormatWriter,
+    _check_pyarrow_schema_compatible,
+    _determine_partitions,
+    pyarrow_to_schema,
+    schema_to_pyarrow,
+    write_file,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
 from pyiceberg.table import Table, Transaction, WriteTask
+from pyiceberg.table.locations import load_location_provider
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Summary
 from pyiceberg.table.update import TableUpdate, _apply_table_update, _TableMetadataUpdateContext
 from pyiceberg.table.update.snapshot import ExpireSnapshots
-from pyiceberg.typedef import EMPTY_DICT
+from pyiceberg.typedef import EMPTY_DICT, Record
 from requests.exceptions import RequestException  # type: ignore[import-untyped]
 from sqlalchemy.exc import DBAPIError
 
@@ -129,6 +142,103 @@ class FastTransaction(Transaction):
             for file in write_file(self._table.io, metadata, iter([task])):
                 files.append_data_file(file)
 
+    def write(self, tables: Iterable[pa.Table]) -> list[DataFile]:
+        """Write rows as they come, a file for each partition, so that memory never holds them all; nothing refers to
+        the files before :meth:`append_files`. Whatever ``tables`` raises: the files are removed.
+
+        Args:
+            tables: in the table's Arrow schema.
+        """
+        metadata = self.table_metadata
+        commit, writers = uuid.uuid4(), dict[Any, _FileWriter]()
+        try:
+            for table in tables:
+                _check_pyarrow_schema_compatible(
+                    metadata.schema(), table.schema, format_version=metadata.format_version
+                )
+                for partition, rows in _divided(metadata, table):
+                    key = None if partition is None else partition.partition
+                    if key not in writers:
+                        task = WriteTask(commit, len(writers), metadata.schema(), [], partition_key=partition)
+                        writers[key] = _FileWriter(self._table.io, metadata, task)
+                    writers[key].write(rows)
+            return [writer.finish() for writer in writers.values()]
+        except BaseException:
+            for writer in writers.values():
+                writer.remove()
+            raise
+
+    @contextmanager
+    def removed_on_error(self, files: Sequence[DataFile]) -> Iterator[None]:
+        """Remove files that :meth:`write` made, whatever is raised."""
+        try:
+            yield
+        except BaseException:
+            for file in files:
+                self._table.io.delete(file.file_path)
+            raise
+
+    def append_files(self, files: Sequence[DataFile], snapshot_properties: dict[str, str]) -> None:
+        """A snapshot with the ``files``; where there are none, with the properties alone."""
+        with self._append_snapshot_producer(snapshot_properties, branch=MAIN_BRANCH) as producer:
+            for file in files:
+                producer.append_data_file(file)
+
+
+class _FileWriter(ParquetFormatWriter):
+    """A data file as pyiceberg writes it, but whose row groups are filled part by part."""
+
+    def __init__(self, io: FileIO, metadata: TableMetadata, task: WriteTask) -> None:
+        locations = load_location_provider(metadata.location, metadata.properties)
+        self._path = locations.new_data_location(task.generate_data_file_filename("parquet"), task.partition_key)
+        self._io, self._spec_id = io, metadata.default_spec_id
+        self._partition = Record() if task.partition_key is None else task.partition_key.partition
+        self._schema = schema_to_pyarrow(metadata.schema())
+        super().__init__(io.new_output(self._path), metadata.schema(), metadata.properties)
+
+    def write(self, table: pa.Table) -> None:
+        if self._writer is None:
+            self._fos = self._output_file.create(overwrite=True)
+            self._writer = pq.ParquetWriter(
+                self._fos, self._schema, store_decimal_as_integer=True, **self._parquet_writer_kwargs
+            )
+        for batch in table.to_batches():
+            named = pa.RecordBatch.from_arrays(batch.columns, schema=self._schema)
+            self._writer.write_batch(named, self._row_group_size)
+
+    def finish(self) -> DataFile:
+        """Close the file; its statistics."""
+        statistics = self.close()
+        return DataFile.from_args(
+            content=DataFileContent.DATA,
+            file_path=self._path,
+            file_format=FileFormat.PARQUET,
+            partition=self._partition,
+            file_size_in_bytes=len(self._output_file),
+            sort_order_id=None,
+            spec_id=self._spec_id,
+            equality_ids=None,
+            key_metadata=None,
+            **statistics.to_serialized_dict(),
+        )
+
+    def remove(self) -> None:
+        """Leave nothing of the file."""
+        if self._writer is not None:
+            if self._writer.is_open:
+                self.close()
+            self._io.delete(self._path)
+
+
+def _divided(metadata: TableMetadata, rows: pa.Table) -> Iterator[tuple[PartitionKey | None, pa.Table]]:
+    """Rows by the partition they belong to; the key is None where the table has no partitions."""
+    partition = _only_partition(metadata, rows)
+    if partition is not None or not metadata.spec().fields:
+        yield partition, rows
+    elif rows.num_rows:
+        for part in _determine_partitions(metadata.spec(), metadata.schema(), rows):
+            yield part.partition_key, part.arrow_table_partition
+
 
 def _only_partition(metadata: TableMetadata, rows: pa.Table | pa.RecordBatchReader) -> PartitionKey | None:
     """The partition that all rows belong to; None where they have to be divided, or there are none."""
@@ -148,7 +258,7 @@ def _only_partition(metadata: TableMetadata, rows: pa.Table | pa.RecordBatchRead
 
 
 @contextmanager
-def transaction(table: Table) -> Iterator[Transaction]:
+def transaction(table: Table) -> Iterator[FastTransaction]:
     """Changes to a table that become visible together; refused when another writer committed in between.
 
     Raises:

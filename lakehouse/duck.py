@@ -89,10 +89,7 @@ def files_sql(snapshot: SnapshotFiles, files: Sequence[DataFileEntry]) -> str:
     Raises:
         NotImplementedError: the snapshot has delete files; use :func:`snapshot_sql` on the whole of it.
     """
-    if snapshot.has_deletes:
-        raise NotImplementedError(
-            f"{snapshot.name} has delete files: its data files alone would show deleted rows; compact it first"
-        )
+    refuse_deletes(snapshot)
     if not files:
         return empty_sql(snapshot.schema)
     columns = ", ".join(
@@ -101,6 +98,14 @@ def files_sql(snapshot: SnapshotFiles, files: Sequence[DataFileEntry]) -> str:
     )
     paths = ", ".join(quoted(file.path) for file in files)
     return f"select {_names(snapshot.schema)} from read_parquet([{paths}], schema = MAP {{{columns}}})"
+
+
+def refuse_deletes(snapshot: SnapshotFiles) -> None:
+    """Raises NotImplementedError: the snapshot has delete files."""
+    if snapshot.has_deletes:
+        raise NotImplementedError(
+            f"{snapshot.name} has delete files: its data files alone would show deleted rows; compact it first"
+        )
 
 
 def snapshot_sql(snapshot: SnapshotFiles, files: Sequence[DataFileEntry]) -> str:

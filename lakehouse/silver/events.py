@@ -7,6 +7,7 @@ In: the bronze table since the last run, ``dimensions.dim_symbol``. Out: the sil
 from __future__ import annotations
 
 from lakehouse.batch import BatchSession
+from lakehouse.silver.books import summed_up
 from lakehouse.silver.step import SilverStep, StepResult, refine
 
 TRADES = SilverStep(
@@ -34,6 +35,7 @@ ORDERBOOK = SilverStep(
     content=("timestamp", "symbol", "bids", "asks"),
     rules="orderbook_rules.sql",
     rows="orderbook_rows.sql",
+    derive=summed_up,
 )
 QUOTES = SilverStep(
     source="bronze.quotes",

@@ -1,22 +1,7 @@
--- Rows for silver.orders.
--- In: fresh (rows of bronze.orders, called silver for the join), dim_symbol.
+-- What silver.orders has beside the columns of bronze.orders.
+-- In: fresh (the new rows, called silver for the join), dim_symbol.
 select
-    silver.event_type,
-    silver.event_id,
-    silver.timestamp,
-    silver.sequence,
-    silver.order_id,
-    silver.symbol,
-    silver.side,
-    silver.order_type,
-    silver.price,
-    silver.quantity,
-    silver.remaining_quantity,
-    silver.agent_id,
-    silver.agent_type,
-    silver.reason,
-    silver.time_in_force,
-    silver.replaces,
+    silver.row,
     dim_symbol.company_name,
     dim_symbol.sector,
     $processed_at as _processed_at

@@ -24,14 +24,16 @@ import itertools
 import json
 import logging
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Self
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
 from lakehouse.append import expire_snapshots, transaction
@@ -41,18 +43,18 @@ from lakehouse.duck import files_sql, quoted
 from lakehouse.incremental import Watermark, appended_since, read_watermark
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
+from lakehouse.reading import read_batches
 from lakehouse.silver.rejected import RecordKey, keep_only, record_keys, reject, rejected_on
-from lakehouse.snapshots import DataFileEntry, SnapshotFiles
+from lakehouse.snapshots import DataFileEntry, SnapshotFiles, local_path
 from lakehouse.state import STATE_PREFIX, WATERMARK, carried, read_state
 from lakehouse.tables import arrow_schema
 
 log = logging.getLogger(__name__)
 
 PORTION_ROWS = 500_000
-"""Rows worked on at once: two CPU seconds, 600 to 900 MB; twice as many take 400 MB more."""
-BATCH_ROWS = 50_000
-"""Rows that DuckDB hands on at once: it then need not hold all of them beside what is made of them."""
-
+"""Rows worked on at once."""
+BATCH_ROWS = 32_768
+"""Rows looked at one after the other, so that memory holds no more of those that are plainly new."""
 DIM_SYMBOL = "dimensions.dim_symbol"
 DIM_READ = STATE_PREFIX + "dim-symbol"
 """Summary property: snapshot of dim_symbol that all rows of the table agree with."""
@@ -61,6 +63,8 @@ TOTALS = STATE_PREFIX + "totals"
 FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
 _COMPANY = ("company_name", "sector", "market_cap_category")
 _NOT_NEEDED = ("_kafka_timestamp", "_received_at")
+_ROW = "row"
+"""Column: number of a row among those that arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,11 @@ class SilverStep:
     rules: str
     """Name of the SQL file that finds the rule each row of ``arrived`` breaks."""
     rows: str
-    """Name of the SQL file that selects the target's rows from ``fresh`` and ``dim_symbol``."""
+    """Name of the SQL file that selects, of ``fresh`` and ``dim_symbol``, each row's number and what the target has
+    beside the columns that arrived."""
+    derive: Callable[[pa.Table], pa.Table] | None = None
+    """Makes more columns of those that arrived, for the rules, the target or both: what lists say, which would cost
+    SQL many times as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +164,8 @@ def rebuild_day(
         target = session.catalog.load_table(step.target)
         source = session.catalog.load_table(step.source)
         _refine(session, step, target, source, portion_rows)
-        return _rebuild_day(session, step, target, session.manifests.files(step.source, source), day, portion_rows)
+        snapshot = session.manifests.files(step.source, source)
+        return _rebuild_day(session, step, target, source, snapshot, day, portion_rows)
 
     return compare_and_swap(step.target, attempt)
 
@@ -186,16 +195,18 @@ def _refine(
         else:  # whole commits in their order, so that everything up to the newest of them has been read
             until = replace(since, sequence_number=files[-1].sequence_number)
         with session.connection.cursor() as cursor:
-            judged = _judge(session, step, cursor, target, companies, appended.sql(files))
+            judging = _Judging(session, step, cursor, target, companies, source)
             with transaction(target) as commit:
-                commit.append(
-                    judged.rows,
-                    snapshot_properties=_summary(target, judged.result)
+                written = commit.write(judging.rows(appended.snapshot, files, appended.where))
+                with commit.removed_on_error(written):
+                    judging.require(written)
+                commit.append_files(
+                    written,
+                    _summary(target, judging.result)
                     | {WATERMARK: until.to_json(), DIM_READ: companies.snapshot_id},
                 )
         expire_snapshots(target, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
-        done += judged.result
-        del judged  # memory holds the rows of one portion, not the next one's as well
+        done += judging.result
     result = replace(
         done,
         reenriched=reenriched,
@@ -237,93 +248,174 @@ def _summary(target: Table, part: StepResult) -> dict[str, str]:
 # --- judging rows
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Rows that arrived, with a verdict each."""
+class _Judging:
+    """A verdict for each row of some of bronze's files.
 
-    result: StepResult
-    rows: pa.Table
-    """The new ones, as rows of the silver table."""
-    rejected: set[RecordKey]
-
-
-def _judge(
-    session: BatchSession,
-    step: SilverStep,
-    cursor: duckdb.DuckDBPyConnection,
-    target: Table,
-    companies: Companies,
-    arrived: str,
-    replaced: date | None = None,
-) -> Judged:
-    """Judge the rows that ``arrived`` selects, keep the rejected ones, check the others.
-
-    Args:
-        replaced: day whose silver rows are about to be replaced, and so do not count as known.
+    Most rows are plainly new, and are handed on batch by batch. The few whose key came twice or is in silver, or that
+    break a rule, are kept aside and judged in the end, all together.
     """
-    now = session.clock()
-    cursor.execute(
-        f"create or replace temp view arrived as select * exclude ({', '.join(_NOT_NEEDED)}), "
-        f"{_sql(step.rules)} as broken from ({arrived})"
-    )
-    _suspect(session, step, cursor, target, replaced)
-    cursor.execute(
-        f"create or replace temp view ruled as select rowid as id, {step.key} as key, "
-        f"{_struct(step.content)} as content, broken, "
-        "_ingested_at, _kafka_topic, _kafka_partition, _kafka_offset from suspects"
-    )
-    cursor.execute(_sql("judged.sql"), {"key": step.key})
-    counts: dict[str, int] = dict(
+
+    def __init__(
+        self,
+        session: BatchSession,
+        step: SilverStep,
+        cursor: duckdb.DuckDBPyConnection,
+        target: Table,
+        companies: Companies,
+        source: Table,
+    ) -> None:
+        self._session, self._step, self._cursor, self._companies = session, step, cursor, companies
+        self._target = session.manifests.files(step.target, target)
+        self._source = source
+        self._schema, self._now = arrow_schema(step.target), session.clock()
+        self.result = StepResult()
+        """What became of the rows, once they have all been asked for."""
+        self.rejected = set[RecordKey]()
+
+    def rows(
+        self, snapshot: SnapshotFiles, files: Sequence[DataFileEntry], where: str, replaced: date | None = None
+    ) -> Iterator[pa.Table]:
+        """The new rows, as rows of the silver table; the others are counted, and the rejected ones kept.
+
+        Args:
+            files: of bronze, in its ``snapshot``.
+            where: SQL condition: which of their rows have arrived.
+            replaced: day whose silver rows are about to be replaced, and so do not count as known.
+        """
+        sql = f"select * from ({files_sql(snapshot, files)}) where {where}"
+        arrived = _doubt(self._step, self._cursor, self._target, sql, replaced)
+        self._cursor.register("dim_symbol", self._companies.rows)
+        names = [field.name for field in snapshot.schema.fields if field.name not in _NOT_NEEDED]
+        aside = []
+        new = unknown = 0
+        for batch in _filled(read_batches(self._source.io, snapshot, files, names)):
+            plain, suspects = self._sifted(_those(self._cursor, batch, where))
+            aside.append(suspects)
+            new, unknown = new + plain.num_rows, unknown + plain["company_name"].null_count
+            yield plain
+        rest, duplicates = self._judged(pa.concat_tables(aside))
+        self.result = StepResult(
+            arrived=arrived,
+            new=new + rest.num_rows,
+            duplicates=duplicates,
+            rejected=len(self.rejected),
+            unknown=unknown + rest["company_name"].null_count,
+        )
+        yield rest
+
+    def require(self, rows: pa.Table | Sequence[DataFile]) -> None:
+        """Check the new rows, in memory or in files that were written. Raises ContractViolationError."""
+        if not self.result.new:
+            return
+        select = rows
+        if not isinstance(rows, pa.Table):
+            files = [DataFileEntry(local_path(file.file_path), 0, 0, None, None) for file in rows]
+            select = files_sql(self._target, files)
+        known = {DIM_SYMBOL: self._companies.rows}
+        require(self._session, {self._step.target: select}, self._now, known)
+
+    def _sifted(self, arrived: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """The rows that are plainly new, as rows of the silver table; the others, with the rule that they break."""
+        rows = self._show(arrived)
+        suspects = self._cursor.execute(
+            f"select * from (select {_ROW}, {_sql(self._step.rules)} as broken, {self._step.key} as key from read) "
+            "where broken is not null or hash(key) in (from doubtful)"
+        ).to_arrow_table()
+        self._cursor.register("suspects", suspects)
+        plain = self._completed(rows, f"select * from read anti join suspects using ({_ROW})")
+        return plain, _beside(arrived.take(suspects[_ROW]), suspects.select(["broken"]))
+
+    def _judged(self, suspects: pa.Table) -> tuple[pa.Table, int]:
+        """The suspects that are new after all, as rows of the silver table; how many are duplicates."""
+        cursor, step = self._cursor, self._step
+        cursor.register("suspects", _numbered(suspects))
         cursor.execute(
-            "select verdict, count(*) from judged group by verdict "
-            "union all select 'arrived', count(*) from arrived_keys"
-        ).fetchall()
-    )
-    rejected = cursor.execute(
-        "select suspects.* exclude broken, rule, why "
-        "from judged join suspects on suspects.rowid = judged.id "
-        "where verdict = 'rejected' order by _kafka_topic, _kafka_partition, _kafka_offset"
-    ).to_arrow_table()
-    reject(session, step.source, rejected, now)
-    # Rows that are plainly new are read here for the first time, and kept nowhere but in what comes out.
-    cursor.execute(
-        "create or replace temp view fresh as "
-        f"select * from arrived where hash({step.key}) not in (from doubtful) "
-        "union all select * from suspects where rowid not in (select id from judged)"
-    )
-    cursor.register("dim_symbol", companies.rows)
-    statement = f"{_sql(step.rows)} {_sql('dim_symbol_join.sql')}"
-    batches = cursor.execute(statement, {"processed_at": now}).to_arrow_reader(BATCH_ROWS)
-    rows = batches.read_all().cast(arrow_schema(step.target))
-    if rows.num_rows:
-        require(session, {step.target: rows}, now, {DIM_SYMBOL: companies.rows})
-    duplicates = counts.get("duplicate", 0)
-    result = StepResult(
-        arrived=counts["arrived"],
-        new=counts["arrived"] - duplicates - rejected.num_rows,
-        duplicates=duplicates,
-        rejected=rejected.num_rows,
-        unknown=rows["company_name"].null_count,
-    )
-    return Judged(result, rows, record_keys(rejected))
+            f"create or replace temp view ruled as select {_ROW} as id, {step.key} as key, "
+            f"{_struct(step.content)} as content, broken, "
+            "_ingested_at, _kafka_topic, _kafka_partition, _kafka_offset from suspects"
+        )
+        cursor.execute(_sql("judged.sql"), {"key": step.key})
+        rejected = cursor.execute(
+            f"select suspects.* exclude ({_ROW}, broken), rule, why "
+            f"from judged join suspects on suspects.{_ROW} = judged.id "
+            "where verdict = 'rejected' order by _kafka_topic, _kafka_partition, _kafka_offset"
+        ).to_arrow_table()
+        reject(self._session, step.source, rejected, self._now)
+        self.rejected = record_keys(rejected)
+        rows = self._show(suspects.drop_columns(["broken"]))
+        fresh = self._completed(rows, f"select * from read where {_ROW} not in (select id from judged)")
+        return fresh, suspects.num_rows - rejected.num_rows - fresh.num_rows
+
+    def _show(self, arrived: pa.Table) -> pa.Table:
+        """Show DuckDB, as ``read``, what is no list: it decides about rows, whose columns stay as they were read."""
+        derive = self._step.derive
+        rows = arrived if derive is None else _beside(arrived, derive(arrived))
+        self._cursor.register("read", _numbered(_flat(rows)))
+        return rows
+
+    def _completed(self, rows: pa.Table, fresh: str) -> pa.Table:
+        """Rows of the silver table, made of those of ``rows`` whose numbers the statement ``fresh`` selects."""
+        self._cursor.execute(f"create or replace temp view fresh as {fresh}")
+        made = self._cursor.execute(
+            f"{_sql(self._step.rows)} {_sql('dim_symbol_join.sql')}", {"processed_at": self._now}
+        ).to_arrow_table()
+        numbers = made[_ROW].to_numpy()
+        kept = rows.select([name for name in self._schema.names if name not in made.column_names])
+        if not np.array_equal(numbers, np.arange(rows.num_rows)):
+            kept = kept.take(pa.array(numbers))
+        columns = [(made if name in made.column_names else kept)[name] for name in self._schema.names]
+        return pa.table(columns, self._schema.names).cast(self._schema)
 
 
-def _suspect(
-    session: BatchSession,
+def _filled(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Small batches joined: looking at one costs some milliseconds, however few rows it has."""
+    parts: list[pa.RecordBatch] = []
+    for batch in batches:
+        parts.append(batch)
+        if sum(part.num_rows for part in parts) >= BATCH_ROWS:
+            yield pa.Table.from_batches(parts)
+            parts = []
+    if parts:
+        yield pa.Table.from_batches(parts)
+
+
+def _those(cursor: duckdb.DuckDBPyConnection, rows: pa.Table, where: str) -> pa.Table:
+    """The rows for which an SQL condition holds."""
+    cursor.register("read", _flat(rows))
+    holds = cursor.execute(f"select {where} from read").to_arrow_table()[0]
+    return rows if pc.all(holds).as_py() else rows.filter(holds)
+
+
+def _flat(rows: pa.Table) -> pa.Table:
+    return rows.select([field.name for field in rows.schema if not pa.types.is_nested(field.type)])
+
+
+def _numbered(rows: pa.Table) -> pa.Table:
+    return rows.append_column(_ROW, pa.array(np.arange(rows.num_rows)))
+
+
+def _beside(left: pa.Table, right: pa.Table) -> pa.Table:
+    """The columns of both."""
+    return pa.table([*left.columns, *right.columns], schema=pa.schema([*left.schema, *right.schema]))
+
+
+def _doubt(
     step: SilverStep,
     cursor: duckdb.DuckDBPyConnection,
-    target: Table,
+    snapshot: SnapshotFiles,
+    arrived: str,
     replaced: date | None,
-) -> None:
-    """Find the few rows of ``arrived`` that are to be looked at closely; all others are plainly new.
+) -> int:
+    """Find the few keys among the rows that ``arrived`` selects which came twice or are in silver; how many rows
+    there are.
 
     Keys are told apart by their hashes, which takes a fraction of the time and memory: two keys with the same hash
     are looked at closely, and found to be different.
 
-    ``suspects``: rows that break a rule, or whose key came twice or is in silver. ``known``: key and content of
-    silver's rows with a key that has arrived. ``doubtful``: hashes of the suspects' keys. ``arrived_keys``: hashes
-    of all.
+    ``known``: key and content of silver's rows (in ``snapshot``) with a key that has arrived. ``doubtful``: hashes of
+    the keys.
     """
+    cursor.execute(f"create or replace temp view arrived as {arrived}")
     cursor.execute(
         f"create or replace temp table arrived_keys as select hash({step.key}) as key_hash from arrived"
     )
@@ -332,7 +424,6 @@ def _suspect(
         f"select min({step.key}), max({step.key}) from arrived group by epoch_us(timestamp) // 3600000000"
     ).fetchall()
     smallest, largest = min(bounds, default=("", ""))[0], max((last for _, last in bounds), default="")
-    snapshot = session.manifests.files(step.target, target)
     leave = set() if replaced is None else set(day_files(snapshot, replaced))
     held = f"({files_sql(snapshot, [file for file in _may_hold(snapshot, bounds) if file not in leave])})"
     cursor.execute(
@@ -351,12 +442,7 @@ def _suspect(
         "create or replace temp table doubtful as select hash(key) as key_hash from hits union "
         "select key_hash from arrived_keys group by key_hash having count(*) > 1"
     )
-    cursor.execute(
-        "create or replace temp table suspects as "
-        f"select * from arrived where broken is not null or hash({step.key}) in (from doubtful)"
-    )
-    # So that a row's rules are looked at once.
-    cursor.execute(f"insert into doubtful select hash({step.key}) from suspects where broken is not null")
+    return int(cursor.execute("select count(*) from arrived_keys").fetchall()[0][0])
 
 
 def _may_hold(snapshot: SnapshotFiles, bounds: Sequence[tuple[str, str]]) -> list[DataFileEntry]:
@@ -380,7 +466,14 @@ def _may_hold(snapshot: SnapshotFiles, bounds: Sequence[tuple[str, str]]) -> lis
 
 
 def _rebuild_day(
-    session: BatchSession, step: SilverStep, target: Table, source: SnapshotFiles, day: date, portion_rows: int
+    session: BatchSession,
+    step: SilverStep,
+    target: Table,
+    bronze: Table,
+    source: SnapshotFiles,
+    day: date,
+    portion_rows: int,
+
 ) -> StepResult:
     companies = Companies.read(session)
     start, end = window(day)
@@ -394,15 +487,17 @@ def _rebuild_day(
         """Part by part, all rows of one key in the same part."""
         nonlocal done
         for part in range(parts):
-            arrived = (
-                f"select * from ({files_sql(source, files)}) where timestamp >= '{start.isoformat()}' "
-                f"and timestamp < '{end.isoformat()}' and hash({step.key}) % {parts} = {part}"
+            where = (
+                f"timestamp >= '{start.isoformat()}' and timestamp < '{end.isoformat()}' "
+                f"and hash({step.key}) % {parts} = {part}"
             )
             with session.connection.cursor() as cursor:
-                judged = _judge(session, step, cursor, target, companies, arrived, day)
-            done += judged.result
-            rejected.update(judged.rejected)
-            yield judged.rows
+                judging = _Judging(session, step, cursor, target, companies, bronze)
+                found = pa.concat_tables(judging.rows(source, files, where, day))
+                judging.require(found)
+            done += judging.result
+            rejected.update(judging.rejected)
+            yield found
 
     def state() -> dict[str, str]:
         new = sums.new + done.new - before

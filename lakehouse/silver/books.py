@@ -1,0 +1,122 @@
+"""What the levels of a book say: best prices and sizes, spread, mid, depth in quantity and in levels.
+
+In: rows with ``bids`` and ``asks``, best level first. Out: one row for each. Pure; columns at a time, because lists
+taken one by one cost many times as much. A decimal(18,8) is here the integer that counts its last digit, which
+fits into 64 bits; so does the sum of two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+_PRICE, _VOLUME = pa.decimal128(18, 8), pa.decimal128(28, 8)
+SUMMARY = pa.schema(
+    [
+        *((f"best_{name}", _PRICE) for name in ("bid_price", "bid_qty", "ask_price", "ask_qty")),
+        ("spread", _PRICE),
+        ("mid_price", _PRICE),
+        pa.field("bid_depth", _VOLUME, nullable=False),
+        pa.field("ask_depth", _VOLUME, nullable=False),
+        pa.field("bid_levels", pa.int32(), nullable=False),
+        pa.field("ask_levels", pa.int32(), nullable=False),
+        pa.field("levels_positive", pa.bool_(), nullable=False),
+    ]
+)
+
+
+def summed_up(books: pa.Table) -> pa.Table:
+    """:data:`SUMMARY` of each book: whether price and quantity of all levels are above 0, and what is to be had.
+
+    An empty side has no best price, so no spread and no mid either; its depth is 0. Spread and mid are told of
+    books alone that are possible, with the best bid below the best ask, both above 0. Where the mid has a ninth
+    decimal it is rounded half up.
+
+    Args:
+        books: columns ``bids`` and ``asks``, large lists of price, quantity and more; nothing in them is null.
+
+    Raises:
+        ValueError: something is null.
+    """
+    batches = books.select(["bids", "asks"]).to_batches()
+    return pa.Table.from_batches([_summed_up(batch) for batch in batches], SUMMARY)
+
+
+def _summed_up(books: pa.RecordBatch) -> pa.RecordBatch:
+    bids, asks = _Side(books["bids"]), _Side(books["asks"])
+    possible = bids.filled & asks.filled & (0 < bids.price) & (bids.price < asks.price)
+    columns = {
+        "best_bid_price": _decimals(bids.price, _PRICE, bids.filled),
+        "best_bid_qty": _decimals(bids.quantity, _PRICE, bids.filled),
+        "best_ask_price": _decimals(asks.price, _PRICE, asks.filled),
+        "best_ask_qty": _decimals(asks.quantity, _PRICE, asks.filled),
+        "spread": _decimals(asks.price - bids.price, _PRICE, possible),
+        "mid_price": _decimals((bids.price + asks.price + 1) >> 1, _PRICE, possible),
+        "bid_depth": bids.depth,
+        "ask_depth": asks.depth,
+        "bid_levels": pa.array(bids.levels, pa.int32()),
+        "ask_levels": pa.array(asks.levels, pa.int32()),
+        "levels_positive": pa.array(bids.positive & asks.positive),
+    }
+    return pa.RecordBatch.from_arrays([columns[name] for name in SUMMARY.names], schema=SUMMARY)
+
+
+class _Side:
+    """One side of each book: levels, whether there are any (``filled``), the best level's price and quantity."""
+
+    def __init__(self, lists: pa.LargeListArray) -> None:
+        offsets = lists.offsets.to_numpy()
+        levels = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
+        columns = [levels.field(name) for name in ("price", "quantity")]
+        if any(column.null_count for column in (lists, levels, *columns)):
+            raise ValueError("a book has a side, a level, a price or a quantity that is null")
+        prices, quantities = map(_units, columns)
+        begins = offsets[:-1] - offsets[0]
+        self.levels: Integers = np.diff(offsets)
+        self.filled: Flags = self.levels > 0
+        first = begins[self.filled]
+        self.price, self.quantity = (self._scattered(column[first]) for column in (prices, quantities))
+        self.positive: Flags = np.ones(len(lists), np.bool_)
+        if len(first) and min(prices.min(), quantities.min()) <= 0:
+            self.positive[self.filled] = np.minimum.reduceat(np.minimum(prices, quantities), first) > 0
+        self.depth = self._depth(quantities, first)
+
+    def _depth(self, quantities: Integers, first: Integers) -> pa.Array:
+        """In two halves: a sum of many quantities may need more than 64 bits."""
+        if not len(first):
+            return _decimals(np.zeros(len(self.levels), np.int64), _VOLUME)
+        above, below = (
+            self._scattered(np.add.reduceat(part, first)) for part in (quantities >> 32, quantities & 0xFFFFFFFF)
+        )
+        above += below >> 32
+        return _decimals((above << 32) | (below & 0xFFFFFFFF), _VOLUME, high=above >> 32)
+
+    def _scattered(self, of_filled: Integers) -> Integers:
+        """0 for the empty sides."""
+        if len(of_filled) == len(self.filled):
+            return of_filled
+        column = np.zeros(len(self.filled), np.int64)
+        column[self.filled] = of_filled
+        return column
+
+
+def _units(decimals: pa.Array) -> Integers:
+    """Decimals of at most 18 digits as integers that count the last one."""
+    if not len(decimals):
+        return np.empty(0, np.int64)
+    words = np.frombuffer(decimals.buffers()[1], np.int64)[::2]
+    return words[decimals.offset : decimals.offset + len(decimals)]
+
+
+def _decimals(low: Integers, kind: pa.DataType, valid: Flags | None = None, high: Any = None) -> pa.Array:
+    """The reverse; null where not ``valid``. ``high``: the upper 64 bits, where the number needs them."""
+    words = np.empty((len(low), 2), np.int64)
+    words[:, 0], words[:, 1] = low, low >> 63 if high is None else high
+    nulls = None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(kind, len(low), [nulls, pa.py_buffer(words)])
