@@ -48,6 +48,17 @@ def summed_up(books: pa.Table) -> pa.Table:
     return pa.Table.from_batches([_summed_up(batch) for batch in batches], SUMMARY)
 
 
+def unsorted(books: pa.Table) -> pa.Table:
+    """The ``event_id`` of books whose bids rise, or whose asks fall, anywhere. Raises: as :func:`summed_up`."""
+    found = [pa.table({"event_id": pa.array([], pa.large_string())})]
+    for batch in books.select(["event_id", "bids", "asks"]).to_batches():
+        bids, asks = _Levels(batch["bids"]), _Levels(batch["asks"])
+        wrong = np.union1d(bids.where(np.diff(bids.prices) > 0), asks.where(np.diff(asks.prices) < 0))
+        if len(wrong):
+            found.append(pa.Table.from_batches([batch.select(["event_id"]).take(pa.array(wrong))]))
+    return pa.concat_tables(found, promote_options="default")
+
+
 def _summed_up(books: pa.RecordBatch) -> pa.RecordBatch:
     bids, asks = _Side(books["bids"]), _Side(books["asks"])
     possible = bids.filled & asks.filled & (0 < bids.price) & (bids.price < asks.price)
@@ -67,8 +78,8 @@ def _summed_up(books: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([columns[name] for name in SUMMARY.names], schema=SUMMARY)
 
 
-class _Side:
-    """One side of each book: levels, whether there are any (``filled``), the best level's price and quantity."""
+class _Levels:
+    """All levels of one side, book after book; ``begins``: the first of each book, and their number."""
 
     def __init__(self, lists: pa.LargeListArray) -> None:
         offsets = lists.offsets.to_numpy()
@@ -76,11 +87,25 @@ class _Side:
         columns = [levels.field(name) for name in ("price", "quantity")]
         if any(column.null_count for column in (lists, levels, *columns)):
             raise ValueError("a book has a side, a level, a price or a quantity that is null")
-        prices, quantities = map(_units, columns)
-        begins = offsets[:-1] - offsets[0]
-        self.levels: Integers = np.diff(offsets)
+        self.prices, self.quantities = map(_units, columns)
+        self.begins: Integers = offsets - offsets[0]
+
+    def where(self, steps: Flags) -> Integers:
+        """Books in which a step from a level to the next one is true."""
+        between = self.begins[(self.begins > 0) & (self.begins <= len(steps))] - 1
+        steps[between] = False
+        return np.searchsorted(self.begins, np.flatnonzero(steps), side="right") - 1
+
+
+class _Side:
+    """One side of each book: levels, whether there are any (``filled``), the best level's price and quantity."""
+
+    def __init__(self, lists: pa.LargeListArray) -> None:
+        listed = _Levels(lists)
+        prices, quantities = listed.prices, listed.quantities
+        self.levels: Integers = np.diff(listed.begins)
         self.filled: Flags = self.levels > 0
-        first = begins[self.filled]
+        first = listed.begins[:-1][self.filled]
         self.price, self.quantity = (self._scattered(column[first]) for column in (prices, quantities))
         self.positive: Flags = np.ones(len(lists), np.bool_)
         if len(first) and min(prices.min(), quantities.min()) <= 0:

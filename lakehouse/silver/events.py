@@ -7,7 +7,8 @@ In: the bronze table since the last run, ``dimensions.dim_symbol``. Out: the sil
 from __future__ import annotations
 
 from lakehouse.batch import BatchSession
-from lakehouse.silver.books import summed_up
+from lakehouse.quality.partition import UNSORTED
+from lakehouse.silver.books import summed_up, unsorted
 from lakehouse.silver.step import SilverStep, StepResult, refine
 
 TRADES = SilverStep(
@@ -36,6 +37,7 @@ ORDERBOOK = SilverStep(
     rules="orderbook_rules.sql",
     rows="orderbook_rows.sql",
     derive=summed_up,
+    observe={UNSORTED: unsorted},
 )
 QUOTES = SilverStep(
     source="bronze.quotes",

@@ -24,8 +24,8 @@ import itertools
 import json
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Self
 
@@ -87,6 +87,8 @@ class SilverStep:
     derive: Callable[[pa.Table], pa.Table] | None = None
     """Makes more columns of those that arrived, for the rules, the target or both: what lists say, which would cost
     SQL many times as much."""
+    observe: Mapping[str, Callable[[pa.Table], pa.Table]] = field(default_factory=dict)
+    """What its data contract asks of the new rows beside them: name → what makes it of rows of the target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +273,7 @@ class _Judging:
         self.result = StepResult()
         """What became of the rows, once they have all been asked for."""
         self.rejected = set[RecordKey]()
+        self._observed: dict[str, list[pa.Table]] = {name: [] for name in step.observe}
 
     def rows(
         self, snapshot: SnapshotFiles, files: Sequence[DataFileEntry], where: str, replaced: date | None = None
@@ -292,7 +295,7 @@ class _Judging:
             plain, suspects = self._sifted(_those(self._cursor, batch, where))
             aside.append(suspects)
             new, unknown = new + plain.num_rows, unknown + plain["company_name"].null_count
-            yield plain
+            yield self._seen(plain)
         rest, duplicates = self._judged(pa.concat_tables(aside))
         self.result = StepResult(
             arrived=arrived,
@@ -301,7 +304,7 @@ class _Judging:
             rejected=len(self.rejected),
             unknown=unknown + rest["company_name"].null_count,
         )
-        yield rest
+        yield self._seen(rest)
 
     def require(self, rows: pa.Table | Sequence[DataFile]) -> None:
         """Check the new rows, in memory or in files that were written. Raises ContractViolationError."""
@@ -311,8 +314,14 @@ class _Judging:
         if not isinstance(rows, pa.Table):
             files = [DataFileEntry(local_path(file.file_path), 0, 0, None, None) for file in rows]
             select = files_sql(self._target, files)
-        known = {DIM_SYMBOL: self._companies.rows}
+        observed = {name: pa.concat_tables(parts) for name, parts in self._observed.items()}
+        known = {DIM_SYMBOL: self._companies.rows, **observed}
         require(self._session, {self._step.target: select}, self._now, known)
+
+    def _seen(self, rows: pa.Table) -> pa.Table:
+        for name, observe in self._step.observe.items():
+            self._observed[name].append(observe(rows))
+        return rows
 
     def _sifted(self, arrived: pa.Table) -> tuple[pa.Table, pa.Table]:
         """The rows that are plainly new, as rows of the silver table; the others, with the rule that they break."""

@@ -14,7 +14,7 @@ from lakehouse.batch import BatchSession
 from lakehouse.quality.contract import CheckOutcome, load_soda, verify
 from lakehouse.quality.definition import DATA_SOURCE, FOLDER, LAYERS, contract, contracts, mentioned, statistics
 from lakehouse.quality.layer import check, last_scores
-from lakehouse.quality.partition import TRADED, observed, traded
+from lakehouse.quality.partition import BOOKS, TRADED, UNSORTED, observed, traded, unsorted
 from lakehouse.tables import TABLES, arrow_schema
 from tests.lakehouse.quality.market import AFTER, MIDNIGHT
 from tests.lakehouse.quality.mutations import FAULTS, Views, rules
@@ -62,6 +62,8 @@ def failing(table: str, views: Views) -> dict[str, CheckOutcome]:
     asked = {
         name: rows for name, rows in views.items() if name in mentioned(table) or name.startswith("observed.")
     }
+    if table == BOOKS:
+        asked[UNSORTED] = unsorted(f"from {BOOKS}")
     return {outcome.rule: outcome for outcome in verify(table, asked) if outcome.outcome != "passed"}
 
 
