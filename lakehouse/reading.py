@@ -16,13 +16,11 @@ from pyiceberg.io.pyarrow import _to_requested_schema, pyarrow_to_schema, schema
 from lakehouse.duck import refuse_deletes
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles
 
-BATCH_ROWS = 32_768
-
 
 def read_batches(
-    io: FileIO, snapshot: SnapshotFiles, files: Sequence[DataFileEntry], names: Sequence[str]
+    io: FileIO, snapshot: SnapshotFiles, files: Sequence[DataFileEntry], names: Sequence[str], rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Columns ``names`` of the rows of ``files``; null where a file is older than a column.
+    """Columns ``names`` of the rows of ``files``, at most ``rows`` at once; null where a file is older than a column.
 
     Raises:
         NotImplementedError: the snapshot has delete files.
@@ -39,10 +37,10 @@ def read_batches(
             written = parquet.schema_arrow
             # Most files have the columns as they are declared today: finding that out is a third of reading few rows.
             if all(name in written.names and written.field(name).equals(declared.field(name), True) for name in names):
-                for batch in parquet.iter_batches(BATCH_ROWS, columns=names):
+                for batch in parquet.iter_batches(rows, columns=names):
                     yield pa.RecordBatch.from_arrays([batch[name] for name in names], schema=plain)
                 continue
             in_file = pyarrow_to_schema(written)
-            for batch in parquet.iter_batches(BATCH_ROWS):
+            for batch in parquet.iter_batches(rows):
                 projected = _to_requested_schema(schema, in_file, batch)
                 yield from pa.Table.from_batches([projected]).select(list(names)).cast(plain).to_batches()

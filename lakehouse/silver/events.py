@@ -37,6 +37,7 @@ ORDERBOOK = SilverStep(
     rules="orderbook_rules.sql",
     rows="orderbook_rows.sql",
     derive=summed_up,
+    batch_rows=40_960,
     observe={UNSORTED: unsorted},
 )
 QUOTES = SilverStep(

@@ -53,8 +53,6 @@ log = logging.getLogger(__name__)
 
 PORTION_ROWS = 500_000
 """Rows worked on at once."""
-BATCH_ROWS = 32_768
-"""Rows looked at one after the other, so that memory holds no more of those that are plainly new."""
 DIM_SYMBOL = "dimensions.dim_symbol"
 DIM_READ = STATE_PREFIX + "dim-symbol"
 """Summary property: snapshot of dim_symbol that all rows of the table agree with."""
@@ -87,6 +85,8 @@ class SilverStep:
     derive: Callable[[pa.Table], pa.Table] | None = None
     """Makes more columns of those that arrived, for the rules, the target or both: what lists say, which would cost
     SQL many times as much."""
+    batch_rows: int = 122_880
+    """Rows looked at together, and written as a row group: memory holds no more of those that are plainly new."""
     observe: Mapping[str, Callable[[pa.Table], pa.Table]] = field(default_factory=dict)
     """What its data contract asks of the new rows beside them: name → what makes it of rows of the target."""
 
@@ -291,7 +291,9 @@ class _Judging:
         names = [field.name for field in snapshot.schema.fields if field.name not in _NOT_NEEDED]
         aside = []
         new = unknown = 0
-        for batch in _filled(read_batches(self._source.io, snapshot, files, names)):
+        for batch in _filled(
+            read_batches(self._source.io, snapshot, files, names, self._step.batch_rows), self._step.batch_rows
+        ):
             plain, suspects = self._sifted(_those(self._cursor, batch, where))
             aside.append(suspects)
             new, unknown = new + plain.num_rows, unknown + plain["company_name"].null_count
@@ -368,6 +370,8 @@ class _Judging:
         made = self._cursor.execute(
             f"{_sql(self._step.rows)} {_sql('dim_symbol_join.sql')}", {"processed_at": self._now}
         ).to_arrow_table()
+        # DuckDB takes what it cannot count for little, and hands it on in the order of the other side of the join.
+        made = made.take(pc.sort_indices(made[_ROW]))
         numbers = made[_ROW].to_numpy()
         kept = rows.select([name for name in self._schema.names if name not in made.column_names])
         if not np.array_equal(numbers, np.arange(rows.num_rows)):
@@ -376,12 +380,12 @@ class _Judging:
         return pa.table(columns, self._schema.names).cast(self._schema)
 
 
-def _filled(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Small batches joined: looking at one costs some milliseconds, however few rows it has."""
+def _filled(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """Small batches joined, to ``rows`` rows: looking at one costs some milliseconds, however few it has."""
     parts: list[pa.RecordBatch] = []
     for batch in batches:
         parts.append(batch)
-        if sum(part.num_rows for part in parts) >= BATCH_ROWS:
+        if sum(part.num_rows for part in parts) >= rows:
             yield pa.Table.from_batches(parts)
             parts = []
     if parts:
