@@ -39,6 +39,7 @@ def read_batches(
             if all(name in written.names and written.field(name).equals(declared.field(name), True) for name in names):
                 for batch in parquet.iter_batches(rows, columns=names):
                     yield pa.RecordBatch.from_arrays([batch[name] for name in names], schema=plain)
+                    del batch  # lists are large: the next ones are to come into its memory
                 continue
             in_file = pyarrow_to_schema(written)
             for batch in parquet.iter_batches(rows):

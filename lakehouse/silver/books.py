@@ -45,7 +45,7 @@ def summed_up(books: pa.Table) -> pa.Table:
         ValueError: something is null.
     """
     batches = books.select(["bids", "asks"]).to_batches()
-    return pa.Table.from_batches([_summed_up(batch) for batch in batches], SUMMARY)
+    return pa.Table.from_batches(map(_summed_up, batches), SUMMARY)
 
 
 def unsorted(books: pa.Table) -> pa.Table:
@@ -71,9 +71,9 @@ def _summed_up(books: pa.RecordBatch) -> pa.RecordBatch:
         "mid_price": _decimals((bids.price + asks.price + 1) >> 1, _PRICE, possible),
         "bid_depth": bids.depth,
         "ask_depth": asks.depth,
-        "bid_levels": pa.array(bids.levels, pa.int32()),
-        "ask_levels": pa.array(asks.levels, pa.int32()),
-        "levels_positive": pa.array(bids.positive & asks.positive),
+        "bid_levels": _column(pa.int32(), bids.levels.astype(np.int32)),
+        "ask_levels": _column(pa.int32(), asks.levels.astype(np.int32)),
+        "levels_positive": _column(pa.bool_(), np.packbits(bids.positive & asks.positive, bitorder="little"), len(books)),
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in SUMMARY.names], schema=SUMMARY)
 
@@ -143,5 +143,10 @@ def _decimals(low: Integers, kind: pa.DataType, valid: Flags | None = None, high
     """The reverse; null where not ``valid``. ``high``: the upper 64 bits, where the number needs them."""
     words = np.empty((len(low), 2), np.int64)
     words[:, 0], words[:, 1] = low, low >> 63 if high is None else high
+    return _column(kind, words, valid=valid)
+
+
+def _column(kind: pa.DataType, values: NDArray[Any], rows: int | None = None, valid: Flags | None = None) -> pa.Array:
+    """An array of what lies in memory as Arrow has it. ``rows``: where that is not the number of ``values``."""
     nulls = None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
-    return pa.Array.from_buffers(kind, len(low), [nulls, pa.py_buffer(words)])
+    return pa.Array.from_buffers(kind, len(values) if rows is None else rows, [nulls, pa.py_buffer(values)])

@@ -30,7 +30,6 @@ from datetime import UTC, date, datetime
 from typing import Self
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
@@ -295,9 +294,11 @@ class _Judging:
             read_batches(self._source.io, snapshot, files, names, self._step.batch_rows), self._step.batch_rows
         ):
             plain, suspects = self._sifted(_those(self._cursor, batch, where))
+            del batch
             aside.append(suspects)
             new, unknown = new + plain.num_rows, unknown + plain["company_name"].null_count
             yield self._seen(plain)
+            del plain  # memory holds one batch, not the next one as well
         rest, duplicates = self._judged(pa.concat_tables(aside))
         self.result = StepResult(
             arrived=arrived,
@@ -372,10 +373,9 @@ class _Judging:
         ).to_arrow_table()
         # DuckDB takes what it cannot count for little, and hands it on in the order of the other side of the join.
         made = made.take(pc.sort_indices(made[_ROW]))
-        numbers = made[_ROW].to_numpy()
         kept = rows.select([name for name in self._schema.names if name not in made.column_names])
-        if not np.array_equal(numbers, np.arange(rows.num_rows)):
-            kept = kept.take(pa.array(numbers))
+        if not made[_ROW].equals(pa.chunked_array([pa.arange(0, rows.num_rows)])):
+            kept = kept.take(made[_ROW])
         columns = [(made if name in made.column_names else kept)[name] for name in self._schema.names]
         return pa.table(columns, self._schema.names).cast(self._schema)
 
@@ -385,9 +385,12 @@ def _filled(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
     parts: list[pa.RecordBatch] = []
     for batch in batches:
         parts.append(batch)
+        del batch
         if sum(part.num_rows for part in parts) >= rows:
-            yield pa.Table.from_batches(parts)
+            table = pa.Table.from_batches(parts)
             parts = []
+            yield table
+            del table
     if parts:
         yield pa.Table.from_batches(parts)
 
@@ -404,7 +407,7 @@ def _flat(rows: pa.Table) -> pa.Table:
 
 
 def _numbered(rows: pa.Table) -> pa.Table:
-    return rows.append_column(_ROW, pa.array(np.arange(rows.num_rows)))
+    return rows.append_column(_ROW, pa.arange(0, rows.num_rows))
 
 
 def _beside(left: pa.Table, right: pa.Table) -> pa.Table:
