@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
@@ -46,6 +47,19 @@ def summed_up(books: pa.Table) -> pa.Table:
     """
     batches = books.select(["bids", "asks"]).to_batches()
     return pa.Table.from_batches(map(_summed_up, batches), SUMMARY)
+
+
+def spread(quotes: pa.Table) -> pa.Table:
+    """Best ask minus best bid of each quote: what the frame tells may be rounded, or missing.
+
+    Null where a side is empty, and where the best bid is not below the best ask.
+    """
+    parts = []
+    for batch in quotes.select(["best_bid", "best_ask"]).to_batches():
+        bid, ask = (_units(batch[name]) for name in ("best_bid", "best_ask"))
+        there = pc.and_(batch["best_bid"].is_valid(), batch["best_ask"].is_valid()).to_numpy(zero_copy_only=False)
+        parts.append(_decimals(ask - bid, _PRICE, there & (bid < ask)))
+    return pa.table({"spread": pa.chunked_array(parts, _PRICE)})
 
 
 def unsorted(books: pa.Table) -> pa.Table:

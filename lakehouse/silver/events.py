@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lakehouse.batch import BatchSession
 from lakehouse.quality.partition import UNSORTED
-from lakehouse.silver.books import summed_up, unsorted
+from lakehouse.silver.books import spread, summed_up, unsorted
 from lakehouse.silver.step import SilverStep, StepResult, refine
 
 TRADES = SilverStep(
@@ -27,7 +27,6 @@ TRADES = SilverStep(
         "is_aggressive_buy",
     ),
     rules="trades_rules.sql",
-    rows="trades_rows.sql",
 )
 ORDERBOOK = SilverStep(
     source="bronze.orderbook_snapshots",
@@ -35,7 +34,6 @@ ORDERBOOK = SilverStep(
     key="event_id",
     content=("timestamp", "symbol", "bids", "asks"),
     rules="orderbook_rules.sql",
-    rows="orderbook_rows.sql",
     derive=summed_up,
     batch_rows=40_960,
     observe={UNSORTED: unsorted},
@@ -46,7 +44,7 @@ QUOTES = SilverStep(
     key="event_id",
     content=("timestamp", "symbol", "best_bid", "best_bid_size", "best_ask", "best_ask_size"),
     rules="quotes_rules.sql",
-    rows="quotes_rows.sql",
+    derive=spread,
 )
 ORDERS = SilverStep(
     source="bronze.orders",
@@ -66,7 +64,6 @@ ORDERS = SilverStep(
         "reason",
     ),
     rules="orders_rules.sql",
-    rows="orders_rows.sql",
 )
 STEPS = {step.target: step for step in (TRADES, ORDERBOOK, QUOTES, ORDERS)}
 """Silver table → the step that fills it."""

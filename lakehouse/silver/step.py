@@ -30,6 +30,7 @@ from datetime import UTC, date, datetime
 from typing import Self
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
@@ -78,12 +79,9 @@ class SilverStep:
     """Columns that a redelivered row repeats word for word, in both."""
     rules: str
     """Name of the SQL file that finds the rule each row of ``arrived`` breaks."""
-    rows: str
-    """Name of the SQL file that selects, of ``fresh`` and ``dim_symbol``, each row's number and what the target has
-    beside the columns that arrived."""
     derive: Callable[[pa.Table], pa.Table] | None = None
-    """Makes more columns of those that arrived, for the rules, the target or both: what lists say, which would cost
-    SQL many times as much."""
+    """Makes more columns of those that arrived, for the rules, the target or both; one of the same name takes the
+    place of what arrived."""
     batch_rows: int = 122_880
     """Rows looked at together, and written as a row group: memory holds no more of those that are plainly new."""
     observe: Mapping[str, Callable[[pa.Table], pa.Table]] = field(default_factory=dict)
@@ -96,7 +94,7 @@ class Companies:
 
     snapshot_id: str
     rows: pa.Table
-    """With an end for every version: joining on plain comparisons takes half the time of asking for null."""
+    """By symbol and time, with an end for every version: plain comparisons take half the time of asking for null."""
 
     @classmethod
     def read(cls, session: BatchSession) -> Self:
@@ -104,7 +102,33 @@ class Companies:
         rows = table.scan().to_arrow()
         column = rows.schema.get_field_index("valid_to")
         closed = pc.fill_null(rows["valid_to"], FOREVER)
-        return cls(str(table.metadata.current_snapshot_id), rows.set_column(column, "valid_to", closed))
+        rows = rows.set_column(column, "valid_to", closed).sort_by([("symbol", "ascending"), ("valid_from", "ascending")])
+        return cls(str(table.metadata.current_snapshot_id), rows.combine_chunks())
+
+    def at(self, symbols: pa.ChunkedArray, times: pa.ChunkedArray) -> pa.Table:
+        """Name, sector and size of the company that each symbol stood for at the time; null where that is not known.
+
+        The same as ``dim_symbol_join.sql`` says; a look at every version of a symbol takes a fraction of the time.
+
+        Raises:
+            RuntimeError: two versions of a symbol hold for the same time.
+        """
+        versions = pc.dictionary_encode(self.rows["symbol"]).combine_chunks()
+        begins = np.append(np.unique(versions.indices.to_numpy(), return_index=True)[1], len(versions))
+        symbol = pc.fill_null(pc.index_in(symbols, versions.dictionary), len(begins) - 1).to_numpy()
+        moments = times.cast(pa.int64()).to_numpy()
+        starts, ends = (np.append(self.rows[name].cast(pa.int64()).to_numpy(), 0) for name in ("valid_from", "valid_to"))
+        found = np.full(len(symbol), len(versions))
+        first, last = np.append(begins, begins[-1])[[symbol, np.minimum(symbol + 1, len(begins) - 1)]]
+        for number in range(int(np.diff(begins).max(initial=0))):
+            version = np.minimum(first + number, len(versions))
+            holds = (version < last) & (starts[version] <= moments) & (moments < ends[version])
+            if (found[holds] < len(versions)).any():
+                raise RuntimeError(f"{DIM_SYMBOL} has two versions of a symbol for the same time: mend it")
+            found[holds] = version[holds]
+        known = self.rows.select(_COMPANY)
+        known = pa.concat_tables([known, pa.table([[None]] * len(_COMPANY), schema=known.schema)])
+        return known.take(pa.Array.from_buffers(pa.int64(), len(found), [None, pa.py_buffer(found)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +310,6 @@ class _Judging:
         """
         sql = f"select * from ({files_sql(snapshot, files)}) where {where}"
         arrived = _doubt(self._step, self._cursor, self._target, sql, replaced)
-        self._cursor.register("dim_symbol", self._companies.rows)
         names = [field.name for field in snapshot.schema.fields if field.name not in _NOT_NEEDED]
         aside = []
         new = unknown = 0
@@ -333,9 +356,7 @@ class _Judging:
             f"select * from (select {_ROW}, {_sql(self._step.rules)} as broken, {self._step.key} as key from read) "
             "where broken is not null or hash(key) in (from doubtful)"
         ).to_arrow_table()
-        self._cursor.register("suspects", suspects)
-        plain = self._completed(rows, f"select * from read anti join suspects using ({_ROW})")
-        return plain, _beside(arrived.take(suspects[_ROW]), suspects.select(["broken"]))
+        return self._completed(_without(rows, suspects[_ROW])), _beside(arrived.take(suspects[_ROW]), suspects.select(["broken"]))
 
     def _judged(self, suspects: pa.Table) -> tuple[pa.Table, int]:
         """The suspects that are new after all, as rows of the silver table; how many are duplicates."""
@@ -355,7 +376,7 @@ class _Judging:
         reject(self._session, step.source, rejected, self._now)
         self.rejected = record_keys(rejected)
         rows = self._show(suspects.drop_columns(["broken"]))
-        fresh = self._completed(rows, f"select * from read where {_ROW} not in (select id from judged)")
+        fresh = self._completed(_without(rows, cursor.execute("select id from judged").to_arrow_table()["id"]))
         return fresh, suspects.num_rows - rejected.num_rows - fresh.num_rows
 
     def _show(self, arrived: pa.Table) -> pa.Table:
@@ -365,19 +386,11 @@ class _Judging:
         self._cursor.register("read", _numbered(_flat(rows)))
         return rows
 
-    def _completed(self, rows: pa.Table, fresh: str) -> pa.Table:
-        """Rows of the silver table, made of those of ``rows`` whose numbers the statement ``fresh`` selects."""
-        self._cursor.execute(f"create or replace temp view fresh as {fresh}")
-        made = self._cursor.execute(
-            f"{_sql(self._step.rows)} {_sql('dim_symbol_join.sql')}", {"processed_at": self._now}
-        ).to_arrow_table()
-        # DuckDB takes what it cannot count for little, and hands it on in the order of the other side of the join.
-        made = made.take(pc.sort_indices(made[_ROW]))
-        kept = rows.select([name for name in self._schema.names if name not in made.column_names])
-        if not made[_ROW].equals(pa.chunked_array([pa.arange(0, rows.num_rows)])):
-            kept = kept.take(made[_ROW])
-        columns = [(made if name in made.column_names else kept)[name] for name in self._schema.names]
-        return pa.table(columns, self._schema.names).cast(self._schema)
+    def _completed(self, rows: pa.Table) -> pa.Table:
+        """Rows of the silver table."""
+        rows = _beside(rows, self._companies.at(rows["symbol"], rows["timestamp"]))
+        processed = pa.repeat(pa.scalar(self._now, self._schema.field("_processed_at").type), rows.num_rows)
+        return rows.append_column("_processed_at", processed).select(self._schema.names).cast(self._schema)
 
 
 def _filled(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
@@ -411,8 +424,19 @@ def _numbered(rows: pa.Table) -> pa.Table:
 
 
 def _beside(left: pa.Table, right: pa.Table) -> pa.Table:
-    """The columns of both."""
+    """The columns of both; of two with the same name, that of the right."""
+    left = left.select([name for name in left.column_names if name not in right.column_names])
     return pa.table([*left.columns, *right.columns], schema=pa.schema([*left.schema, *right.schema]))
+
+
+def _without(rows: pa.Table, numbers: pa.ChunkedArray) -> pa.Table:
+    """The rows but those with these numbers."""
+    if not len(numbers):
+        return rows
+    keep = np.ones(rows.num_rows, np.bool_)
+    keep[numbers.to_numpy()] = False
+    bits = pa.py_buffer(np.packbits(keep, bitorder="little"))
+    return rows.filter(pa.Array.from_buffers(pa.bool_(), rows.num_rows, [None, bits]))
 
 
 def _doubt(
