@@ -11,6 +11,7 @@ dropped. So two writers that read the same partition cannot double a row either.
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import time
@@ -34,6 +35,7 @@ from pyiceberg.io.pyarrow import (
     ParquetFormatWriter,
     _check_pyarrow_schema_compatible,
     _determine_partitions,
+    parquet_path_to_id_mapping,
     pyarrow_to_schema,
     schema_to_pyarrow,
     write_file,
@@ -48,10 +50,12 @@ from pyiceberg.table.snapshots import Summary
 from pyiceberg.table.update import TableUpdate, _apply_table_update, _TableMetadataUpdateContext
 from pyiceberg.table.update.snapshot import ExpireSnapshots
 from pyiceberg.typedef import EMPTY_DICT, Record
+from pyiceberg.types import LongType, TimestamptzType
 from requests.exceptions import RequestException  # type: ignore[import-untyped]
 from sqlalchemy.exc import DBAPIError
 
 from lakehouse.retention import expirable
+from lakehouse.spec import KEY_PROPERTY
 from lakehouse.state import (
     OFFSETS,
     RESETS,
@@ -143,8 +147,8 @@ class FastTransaction(Transaction):
                 files.append_data_file(file)
 
     def write(self, tables: Iterable[pa.Table]) -> list[DataFile]:
-        """Write rows as they come, a file for each partition, so that memory never holds them all; nothing refers to
-        the files before :meth:`append_files`. Whatever ``tables`` raises: the files are removed.
+        """Write rows as they come, a file for each partition, so that memory never holds them all. Nothing refers
+        to the files before :meth:`append_files`. Whatever ``tables`` raises: the files are removed.
 
         Args:
             tables: in the table's Arrow schema.
@@ -186,7 +190,9 @@ class FastTransaction(Transaction):
 
 
 class _FileWriter(ParquetFormatWriter):
-    """A data file as pyiceberg writes it, but whose row groups are filled part by part."""
+    """A data file as pyiceberg writes it, but part by part, each a row group; numbers that mostly rise are kept as
+    their differences, and for ids, which are all different, no dictionary is begun: both are cheaper to write, and
+    such columns take a third of the space or less."""
 
     def __init__(self, io: FileIO, metadata: TableMetadata, task: WriteTask) -> None:
         locations = load_location_provider(metadata.location, metadata.properties)
@@ -199,8 +205,19 @@ class _FileWriter(ParquetFormatWriter):
     def write(self, table: pa.Table) -> None:
         if self._writer is None:
             self._fos = self._output_file.create(overwrite=True)
+            rising = [
+                field.name
+                for field in self._file_schema.fields
+                if isinstance(field.field_type, (LongType, TimestamptzType))
+            ]
+            different = {*rising, *json.loads(self._properties.get(KEY_PROPERTY, "[]"))}
             self._writer = pq.ParquetWriter(
-                self._fos, self._schema, store_decimal_as_integer=True, **self._parquet_writer_kwargs
+                self._fos,
+                self._schema,
+                store_decimal_as_integer=True,
+                use_dictionary=[p for p in parquet_path_to_id_mapping(self._file_schema) if p not in different],
+                column_encoding=dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
+                **self._parquet_writer_kwargs,
             )
         for batch in table.to_batches():
             named = pa.RecordBatch.from_arrays(batch.columns, schema=self._schema)
@@ -271,7 +288,8 @@ def transaction(table: Table) -> Iterator[FastTransaction]:
     Raises:
         CommitFailedException: another writer was faster; load the table again and redo the work.
     """
-    with FastTransaction(table) as changes:
+    changes = FastTransaction(table)
+    with changes:
         yield changes
 
 

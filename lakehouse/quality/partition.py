@@ -185,17 +185,17 @@ def traded(trades: str) -> str:
 def unsorted(books: str) -> str:
     """Select statement: the ``event_id`` of books whose bids rise, or whose asks fall, anywhere.
 
-    The step that writes the table knows them without SQL, which takes three times as long as all else that is asked
-    of books together (:func:`lakehouse.silver.books.unsorted`).
+    The step that writes the table knows them without SQL, which takes as long as all else that is asked of books
+    (:func:`lakehouse.silver.books.unsorted`).
 
     Args:
         books: select statement over rows with ``bids`` and ``asks``, best level first.
     """
     bids, asks = (
-        f"list_bool_or(list_transform(list_zip({side}, {side}[2:], true), two -> two[1].price {falls} two[2].price))"
-        for side, falls in (("bids", "<"), ("asks", ">"))
+        f"list_transform(list_zip({side}, {side}[2:], true), two -> two[1].price {wrong} two[2].price)"
+        for side, wrong in (("bids", "<"), ("asks", ">"))
     )
-    return f"select event_id from ({books}) where {bids} or {asks}"
+    return f"select event_id from ({books}) where list_bool_or({bids}) or list_bool_or({asks})"
 
 
 def _select(snapshot: SnapshotFiles, day: date) -> str:

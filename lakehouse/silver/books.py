@@ -1,8 +1,8 @@
 """What the levels of a book say: best prices and sizes, spread, mid, depth in quantity and in levels.
 
-In: rows with ``bids`` and ``asks``, best level first. Out: one row for each. Pure; columns at a time, because lists
-taken one by one cost many times as much. A decimal(18,8) is here the integer that counts its last digit, which
-fits into 64 bits; so does the sum of two.
+In: rows with ``bids`` and ``asks``, best level first. Out: one row for each. Pure; columns at a time, because
+lists taken one by one cost many times as much. A decimal(18,8) is here the integer that counts its last digit,
+which fits into 64 bits; so does the sum of two.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def unsorted(books: pa.Table) -> pa.Table:
 
 def _summed_up(books: pa.RecordBatch) -> pa.RecordBatch:
     bids, asks = _Side(books["bids"]), _Side(books["asks"])
-    possible = bids.filled & asks.filled & (0 < bids.price) & (bids.price < asks.price)
+    possible = bids.filled & asks.filled & (bids.price > 0) & (bids.price < asks.price)
     columns = {
         "best_bid_price": _decimals(bids.price, _PRICE, bids.filled),
         "best_bid_qty": _decimals(bids.quantity, _PRICE, bids.filled),
@@ -87,7 +87,7 @@ def _summed_up(books: pa.RecordBatch) -> pa.RecordBatch:
         "ask_depth": asks.depth,
         "bid_levels": _column(pa.int32(), bids.levels.astype(np.int32)),
         "ask_levels": _column(pa.int32(), asks.levels.astype(np.int32)),
-        "levels_positive": _column(pa.bool_(), np.packbits(bids.positive & asks.positive, bitorder="little"), len(books)),
+        "levels_positive": _column(pa.bool_(), packed(bids.positive & asks.positive), len(books)),
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in SUMMARY.names], schema=SUMMARY)
 
@@ -160,7 +160,14 @@ def _decimals(low: Integers, kind: pa.DataType, valid: Flags | None = None, high
     return _column(kind, words, valid=valid)
 
 
-def _column(kind: pa.DataType, values: NDArray[Any], rows: int | None = None, valid: Flags | None = None) -> pa.Array:
+def packed(flags: Flags) -> NDArray[np.uint8]:
+    """Flags as Arrow keeps them: bits."""
+    return np.packbits(flags, bitorder="little")
+
+
+def _column(
+    kind: pa.DataType, values: NDArray[Any], rows: int | None = None, valid: Flags | None = None
+) -> pa.Array:
     """An array of what lies in memory as Arrow has it. ``rows``: where that is not the number of ``values``."""
-    nulls = None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    nulls = None if valid is None or valid.all() else pa.py_buffer(packed(valid))
     return pa.Array.from_buffers(kind, len(values) if rows is None else rows, [nulls, pa.py_buffer(values)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -212,10 +212,16 @@ def test_files_are_as_pyiceberg_would_write_them(table: Table, days: tuple[int, 
     place, field = 1, arrow_schema(NAME).field("timestamp")
     given = rows(range(len(days))).set_column(place, field, column)
 
-    def written(transaction: AbstractContextManager[Transaction]) -> list[dict[str, Any]]:
+    def as_they_come(changes: Any) -> None:
+        changes.append_files(changes.write([given]), {})
+
+    def written(
+        transaction: AbstractContextManager[Transaction],
+        add: Callable[[Any], None] = lambda changes: changes.append(given),
+    ) -> list[dict[str, Any]]:
         before = {task.file.file_path for task in table.scan().plan_files()}
         with transaction as changes:
-            changes.append(given)
+            add(changes)
         files = [task.file for task in table.scan().plan_files() if task.file.file_path not in before]
         names = ("partition", "record_count", "spec_id", "lower_bounds", "upper_bounds", "null_value_counts")
         found = [{name: getattr(file, name) for name in names} for file in files]
@@ -223,6 +229,7 @@ def test_files_are_as_pyiceberg_would_write_them(table: Table, days: tuple[int, 
 
     found = written(transaction(table))
     assert found == written(table.transaction())
+    assert found == written(transaction(table), as_they_come)
     assert [file["record_count"] for file in found] == [days.count(day) for day in sorted(set(days))]
 
 
@@ -275,3 +282,50 @@ def test_other_state_is_carried_on_by_every_commit(catalog: Catalog, table: Tabl
         changes.append(rows(range(0)), snapshot_properties=carried(table, {WATERMARK: "7"}))
     append_exactly_once(table, rows(range(4)), {TOPIC: {0: 4}})
     assert read_state(catalog.load_table(NAME))[WATERMARK] == "7"
+
+
+def data_files(settings: LakehouseSettings) -> list[Path]:
+    return list(settings.lakehouse_dir.rglob("*.parquet"))
+
+
+def test_rows_written_as_they_come_are_in_a_file_for_each_day_and_there_once_it_is_committed(
+    catalog: Catalog, table: Table, settings: LakehouseSettings
+) -> None:
+    first, second = rows(range(3)), rows(range(3, 5))
+    days = [NOW, NOW + timedelta(days=1), NOW]
+    column = first.schema.get_field_index("timestamp")
+    first = first.set_column(column, first.schema.field(column), pa.array(days, first.schema.field(column).type))
+    with transaction(table) as commit:
+        files = commit.write(iter([first, second, second.slice(0, 0)]))
+        assert stored(catalog) == []
+        commit.append_files(files, {"a": "b"})
+    assert stored(catalog) == positions(range(5))
+    assert sorted(file.record_count for file in files) == [1, 4]
+    assert len(data_files(settings)) == 2
+    read = catalog.load_table(NAME).scan().to_arrow().sort_by("_kafka_offset")
+    assert read.equals(pa.concat_tables([first, second]).cast(read.schema))
+
+
+def test_nothing_is_left_of_files_whose_rows_end_in_an_error(table: Table, settings: LakehouseSettings) -> None:
+    def broken() -> Iterator[pa.Table]:
+        yield rows(range(3))
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"), transaction(table) as commit:
+        commit.write(broken())
+    with pytest.raises(ValueError, match="other"), transaction(table) as commit:
+        commit.write([rows(range(3)), pa.table({"other": [1]})])
+    with transaction(table) as commit:
+        files = commit.write([rows(range(3))])
+        with pytest.raises(KeyError), commit.removed_on_error(files):
+            raise KeyError
+    assert data_files(settings) == []
+
+
+def test_no_rows_are_a_snapshot_with_its_properties(catalog: Catalog, table: Table) -> None:
+    with transaction(table) as commit:
+        commit.append_files(commit.write([]), {"a": "b"})
+    head = catalog.load_table(NAME).current_snapshot()
+    assert head is not None
+    assert head.summary is not None
+    assert head.summary["a"] == "b"

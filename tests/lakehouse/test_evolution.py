@@ -30,6 +30,7 @@ from pyiceberg.types import (
 from lakehouse.catalog import open_catalog
 from lakehouse.duck import files_sql
 from lakehouse.evolution import EvolutionRefusedError, evolve
+from lakehouse.reading import read_batches
 from lakehouse.settings import LakehouseSettings
 from lakehouse.snapshots import ManifestCache
 from lakehouse.spec import Column, TableSpec
@@ -153,6 +154,9 @@ def test_rows_from_before_and_after_are_read_together_and_old_snapshots_as_they_
         f"select event_id, note, size from ({files_sql(snapshot, snapshot.files)}) order by all"
     )
     assert rows.fetchall() == [("a", None, 7), ("b", "n", None)]
+    names = ["tags", "note", "size", "ratio", "price", "event_id"]
+    read = pa.Table.from_batches(read_batches(table.io, snapshot, snapshot.files, names, 10))
+    assert read.sort_by("event_id").equals(table.scan().to_arrow().sort_by("event_id").select(names))
     assert table.scan().to_arrow().sort_by("event_id")["event_id"].to_pylist() == ["a", "b"]
     assert table.scan(snapshot_id=then.snapshot_id).to_arrow().to_pylist() == [
         {

@@ -51,9 +51,11 @@ def good(market_tables: dict[str, pa.Table]) -> Views:
     with duckdb.connect() as connection:
         connection.register("trades", market_tables["silver.trades"])
         sums = connection.execute(traded("from trades")).to_arrow_table()
+        connection.register("books", market_tables[BOOKS])
+        wrong = connection.execute(unsorted("from books")).to_arrow_table()
     return (
         market_tables
-        | {"bronze.trading_halts": halts, "silver.rejected_records": rejected, TRADED: sums}
+        | {"bronze.trading_halts": halts, "silver.rejected_records": rejected, TRADED: sums, UNSORTED: wrong}
         | observed(AFTER, age_seconds=1)
     )
 
