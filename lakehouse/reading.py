@@ -39,11 +39,12 @@ def read_batches(
             if set(names) <= set(written.names) and all(
                 written.field(name).equals(declared.field(name), check_metadata=True) for name in names
             ):
-                for batch in parquet.iter_batches(rows, columns=names):
+                # One thread: what it lets go of, the next batch may take; another one's memory is kept apart.
+                for batch in parquet.iter_batches(rows, columns=names, use_threads=False):
                     yield pa.RecordBatch.from_arrays([batch[name] for name in names], schema=plain)
                     del batch  # lists are large: the next ones are to come into its memory
                 continue
             in_file = pyarrow_to_schema(written)
-            for batch in parquet.iter_batches(rows):
+            for batch in parquet.iter_batches(rows, use_threads=False):
                 projected = _to_requested_schema(schema, in_file, batch)
                 yield from pa.Table.from_batches([projected]).select(list(names)).cast(plain).to_batches()

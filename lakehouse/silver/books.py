@@ -127,9 +127,12 @@ class _Side:
         self.depth = self._depth(quantities, first)
 
     def _depth(self, quantities: Integers, first: Integers) -> pa.Array:
-        """In two halves: a sum of many quantities may need more than 64 bits."""
+        """In two halves where a sum may need more than 64 bits."""
         if not len(first):
             return _decimals(np.zeros(len(self.levels), np.int64), _VOLUME)
+        most = int(self.levels.max())
+        if most * int(quantities.min()) > -(2**63) and most * int(quantities.max()) < 2**63:
+            return _decimals(self._scattered(np.add.reduceat(quantities, first)), _VOLUME)
         above, below = (
             self._scattered(np.add.reduceat(part, first)) for part in (quantities >> 32, quantities & 0xFFFFFFFF)
         )

@@ -35,7 +35,7 @@ ORDERBOOK = SilverStep(
     content=("timestamp", "symbol", "bids", "asks"),
     rules="orderbook_rules.sql",
     derive=summed_up,
-    batch_rows=40_960,
+    batch_rows=20_480,
     observe={UNSORTED: unsorted},
 )
 QUOTES = SilverStep(

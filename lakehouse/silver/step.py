@@ -5,10 +5,13 @@ In: rows appended to the bronze table since the watermark that silver's own snap
 ``silver.rejected_records``; everything that arrived is counted as new, duplicate or rejected, in the result and in
 the summary of silver's snapshots.
 
+Rows go through in batches: read, judged and written to a file, which is then checked against the data contract.
+
 On a crash: rejected rows are committed first and never twice; the silver rows and the new watermark become
 visible in one commit, which is refused when anybody else committed to the table in between. So an interrupted
-or repeated run loses nothing and doubles nothing. A long backlog is worked off in portions of whole bronze
-commits, oldest first, about :data:`PORTION_ROWS` rows each; the watermark moves with every portion.
+or repeated run loses nothing and doubles nothing; a file that nothing refers to may be left for upkeep to remove.
+A long backlog is worked off in portions of whole bronze commits, oldest first, about :data:`PORTION_ROWS` rows
+each; the watermark moves with every portion.
 
 An id is looked for in the whole table, whatever day it came with: the bounds of the files' ids tell which files
 may hold it. Ids that count up, as an exchange's do, lie in few; of random ones every file's id column is read.
@@ -54,7 +57,7 @@ from lakehouse.tables import arrow_schema
 log = logging.getLogger(__name__)
 
 PORTION_ROWS = 500_000
-"""Rows worked on at once."""
+"""Rows that go into one commit, and whose keys are compared at once."""
 DIM_SYMBOL = "dimensions.dim_symbol"
 DIM_READ = STATE_PREFIX + "dim-symbol"
 """Summary property: snapshot of dim_symbol that all rows of the table agree with."""
@@ -313,18 +316,19 @@ class _Judging:
         sql = f"select * from ({files_sql(snapshot, files)}) where {where}"
         arrived = _doubt(self._step, self._cursor, self._target, sql, replaced)
         names = [field.name for field in snapshot.schema.fields if field.name not in _NOT_NEEDED]
-        aside = []
+        aside: list[pa.Table] = []
         new = unknown = 0
         for batch in _filled(
             read_batches(self._source.io, snapshot, files, names, self._step.batch_rows), self._step.batch_rows
         ):
-            plain, suspects = self._sifted(_those(self._cursor, batch, where))
+            plain, suspects = self._sifted(batch, where)
             del batch
-            aside.append(suspects)
+            if suspects.num_rows:
+                aside.append(suspects)
             new, unknown = new + plain.num_rows, unknown + plain["company_name"].null_count
             yield self._seen(plain)
             del plain  # memory holds one batch, not the next one as well
-        rest, duplicates = self._judged(pa.concat_tables(aside))
+        rest, duplicates = self._judged(pa.concat_tables(aside)) if aside else (self._schema.empty_table(), 0)
         self.result = StepResult(
             arrived=arrived,
             new=new + rest.num_rows,
@@ -351,15 +355,18 @@ class _Judging:
             self._observed[name].append(observe(rows))
         return rows
 
-    def _sifted(self, arrived: pa.Table) -> tuple[pa.Table, pa.Table]:
-        """The rows that are plainly new, as rows of the silver table; the others, with the rule they break."""
+    def _sifted(self, arrived: pa.Table, where: str) -> tuple[pa.Table, pa.Table]:
+        """Of the rows for which ``where`` holds: those that are plainly new, as rows of the silver table; the
+        others, with the rule they break."""
         rows, key = self._show(arrived), self._step.key
-        suspects = self._cursor.execute(
-            f"select {_ROW}, broken from (select {_ROW}, {key}, {_sql(self._step.rules)} as broken from read) "
-            f"where broken is not null or hash({key}) in (from doubtful)"
+        found = self._cursor.execute(
+            f"select {_ROW}, broken, holds from (select {_ROW}, {key}, {_sql(self._step.rules)} as broken, "
+            f"({where}) is true as holds from read) "
+            f"where not holds or broken is not null or hash({key}) in (from doubtful)"
         ).to_arrow_table()
+        suspects = found.filter(found["holds"])
         aside = _beside(arrived.take(suspects[_ROW]), suspects.select(["broken"]))
-        return self._completed(_without(rows, suspects[_ROW])), aside
+        return self._completed(_without(rows, found[_ROW])), aside
 
     def _judged(self, suspects: pa.Table) -> tuple[pa.Table, int]:
         """The suspects that are new after all, as rows of the silver table; how many are duplicates."""
@@ -409,13 +416,6 @@ def _filled(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
             del table
     if parts:
         yield pa.Table.from_batches(parts)
-
-
-def _those(cursor: duckdb.DuckDBPyConnection, rows: pa.Table, where: str) -> pa.Table:
-    """The rows for which an SQL condition holds."""
-    cursor.register("read", _flat(rows))
-    holds = cursor.execute(f"select {where} from read").to_arrow_table()[0]
-    return rows if pc.all(holds).as_py() else rows.filter(holds)
 
 
 def _flat(rows: pa.Table) -> pa.Table:

@@ -124,6 +124,12 @@ def test_a_day_rebuilt_in_small_portions_is_the_same(refined: BatchSession) -> N
     assert content(refined) == before
 
 
+def test_a_day_without_rows_is_rebuilt_to_nothing(refined: BatchSession) -> None:
+    before = content(refined)
+    assert rebuild_day(refined, TRADES, MONDAY.date() - timedelta(days=90)).arrived == 0
+    assert content(refined) == before
+
+
 def test_only_the_days_and_tables_asked_for_are_touched(refined: BatchSession) -> None:
     heads = {name: refined.catalog.load_table(name).metadata.current_snapshot_id for name in EVERY}
     later = replace(refined, clock=lambda: refined.clock() + timedelta(days=1))
