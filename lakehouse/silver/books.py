@@ -67,9 +67,11 @@ def unsorted(books: pa.Table) -> pa.Table:
     found = [pa.table({"event_id": pa.array([], pa.large_string())})]
     for batch in books.select(["event_id", "bids", "asks"]).to_batches():
         bids, asks = _Levels(batch["bids"]), _Levels(batch["asks"])
-        wrong = np.union1d(bids.where(np.diff(bids.prices) > 0), asks.where(np.diff(asks.prices) < 0))
-        if len(wrong):
-            found.append(pa.Table.from_batches([batch.select(["event_id"]).take(pa.array(wrong))]))
+        wrong = np.zeros(len(batch), np.bool_)
+        wrong[bids.where(np.diff(bids.prices) > 0)] = True
+        wrong[asks.where(np.diff(asks.prices) < 0)] = True
+        if wrong.any():
+            found.append(pa.Table.from_batches([batch.select(["event_id"]).filter(pa.array(wrong))]))
     return pa.concat_tables(found, promote_options="default")
 
 
