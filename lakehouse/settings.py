@@ -43,7 +43,9 @@ class LakehouseSettings(BaseSettings):
     query_memory_limit: str = Field(
         default="1GB", description="Memory a process may use for queries, as DuckDB writes it."
     )
-    query_threads: int = Field(default=2, ge=1, description="Threads a process may use for queries.")
+    query_threads: int = Field(
+        default=2, ge=1, description="Threads a process may use for queries; a batch step uses one."
+    )
     query_timeout_seconds: float = Field(
         default=30.0, gt=0, description="A query is interrupted after so many seconds."
     )
