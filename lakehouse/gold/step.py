@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import importlib.resources
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -85,7 +85,7 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
         some = days[first : first + DAYS_AT_ONCE]
         trades = [day_sql(snapshot, day) for day in some]
         with session.connection.cursor() as cursor:
-            rows = compute(cursor, trades, now)
+            rows = compute(cursor, trades, now, behind)
             sums = cursor.execute(" union all ".join(map(traded, trades))).to_arrow_table()
         require(session, rows, now, {TRADED: sums}, head.snapshot_id)
         state = computed_until(until) if some[-1] == days[-1] else {}
@@ -96,14 +96,17 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
     return result
 
 
-def compute(cursor: duckdb.DuckDBPyConnection, trades: Iterable[str], now: datetime) -> dict[str, pa.Table]:
-    """Rows of every gold table, from whole days of trades.
+def compute(
+    cursor: duckdb.DuckDBPyConnection, trades: Iterable[str], now: datetime, tables: Collection[str] = TABLES
+) -> dict[str, pa.Table]:
+    """Rows of gold's tables, from whole days of trades.
 
     Args:
         cursor: a cursor of its own; temporary tables and views are made in it.
         trades: for each day a select statement over its rows of silver.trades. A day at a time, so that memory
             holds the bars but not the trades.
         now: written to ``_aggregated_at``.
+        tables: which ones.
     """
     for number, day in enumerate(trades):
         cursor.execute(f"create or replace temp view trades as {day}")
@@ -112,11 +115,13 @@ def compute(cursor: duckdb.DuckDBPyConnection, trades: Iterable[str], now: datet
         cursor.execute(f"{into} {_sql('minute_bars.sql')}")
     rows: dict[str, pa.Table] = {}
     for name in TABLES:
+        if name not in {*tables, DAILY}:  # the tables after the daily one are computed from it
+            continue
         selected = cursor.execute(_sql(f"{name.split('.')[1]}_rows.sql"), {"aggregated_at": now})
         rows[name] = selected.to_arrow_table().cast(arrow_schema(name))
         if name == DAILY:
             cursor.register("daily", rows[name])
-    return rows
+    return {name: rows[name] for name in tables}
 
 
 def _sql(name: str) -> str:

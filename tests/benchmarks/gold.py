@@ -1,7 +1,7 @@
 """Rows a CPU-second from silver.trades to gold's bars and days, beside the textbook way and decoding the columns.
 
 ``textbook`` is the pandas way: the day's rows as a frame with prices as floats, sorted, grouped by symbol, one
-daily table appended. ``daily`` is gold's way to the same table, committed, minute bars computed in passing.
+daily table appended. ``daily`` is gold's way to the same table, by way of the minutes, committed.
 ``decode`` reads the columns that the bars need and adds nothing to it. ``gold`` is the whole step: four tables,
 committed, the data contract checked.
 
@@ -71,7 +71,7 @@ def daily(home: Path) -> Run:
         snapshot = lake.manifests.files(SOURCE, lake.catalog.load_table(SOURCE))
         days = all_days(snapshot)
         with lake.connection.cursor() as cursor:
-            rows = compute(cursor, [day_sql(snapshot, day) for day in days], lake.clock())[DAILY]
+            rows = compute(cursor, [day_sql(snapshot, day) for day in days], lake.clock(), [DAILY])[DAILY]
         return replace_days(lake, lake.catalog.load_table(DAILY), days, [rows], dict)
 
     return of_step(home, work)
