@@ -39,8 +39,8 @@ SOURCE = "silver.trades"
 DAILY = "gold.daily_trading_summary"
 TABLES = ("gold.minute_bars", DAILY, "gold.market_overview", "gold.sector_daily")
 """In the order they are committed; each later one is computed from the ones before."""
-DAYS_AT_ONCE = 31
-"""Memory holds the bars of so many days, a million with 24 symbols; then they are committed."""
+DAYS_AT_ONCE = 14
+"""Memory holds the bars of so many days, half a million with 24 symbols; then they are committed."""
 
 
 @dataclass(frozen=True, slots=True)
