@@ -40,8 +40,8 @@ SOURCE = "silver.trades"
 PERFORMANCE, POSITIONS = "gold.trader_performance", "gold.portfolio_positions"
 NEXT_DAY = STATE_PREFIX + "next-day"
 """Summary property of the positions: JSON, day whose turn it is; null when none is left."""
-PART_TRADES = 1_000_000
-"""Trades worked on at once, roughly: four CPU seconds, some 500 MB."""
+PART_TRADES = 250_000
+"""Trades worked on at once, roughly: a CPU second, and some 250 MB where all lots stay open."""
 EPOCH_DAY = date(1970, 1, 1)
 
 
