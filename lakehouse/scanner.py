@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lakehouse.buffers import decimal_words, packed
 from lakehouse.scan import (
     ABSENT,
     BOOL,
@@ -133,7 +134,7 @@ def _column(words: Words, cells: Cells, kind: pa.DataType, listed: Cells, *, nul
     if nullable:
         present = sizes != NULL
         if not present.all():
-            validity = _buffer(np.packbits(present, bitorder="little"))
+            validity = _buffer(packed(present))
     if pa.types.is_large_string(kind):
         text = np.empty(int(np.maximum(sizes, 0).sum()) + SPARE, np.uint8)
         offsets = np.empty(count + 1, np.int64)
@@ -149,10 +150,10 @@ def _column(words: Words, cells: Cells, kind: pa.DataType, listed: Cells, *, nul
         ]
         items = pa.StructArray.from_arrays(columns, fields=members) if members[0].name else columns[0]
         return pa.LargeListArray.from_arrays(pa.array(offsets), items, type=kind)
-    if pa.types.is_decimal(kind):  # sixteen bytes, the low ones first
-        data = _buffer(np.column_stack((values, values >> 63)))
+    if pa.types.is_decimal(kind):
+        data = _buffer(decimal_words(values))
     elif pa.types.is_boolean(kind):
-        data = _buffer(np.packbits(values.astype(np.bool_), bitorder="little"))
+        data = _buffer(packed(values.astype(np.bool_)))
     else:
         data = _buffer(values.astype(np.int32 if pa.types.is_int32(kind) else np.int64))
     return pa.Array.from_buffers(kind, count, [validity, data])

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-Integers = NDArray[np.int64]
+from lakehouse.buffers import decimal_words, packed
+from lakehouse.texts import Integers
+
 Flags = NDArray[np.bool_]
 
 _PRICE, _VOLUME = pa.decimal128(18, 8), pa.decimal128(28, 8)
@@ -158,16 +160,11 @@ def _units(decimals: pa.Array) -> Integers:
     return words[decimals.offset : decimals.offset + len(decimals)]
 
 
-def _decimals(low: Integers, kind: pa.DataType, valid: Flags | None = None, high: Any = None) -> pa.Array:
+def _decimals(
+    low: Integers, kind: pa.DataType, valid: Flags | None = None, high: Integers | None = None
+) -> pa.Array:
     """The reverse; null where not ``valid``. ``high``: the upper 64 bits, where the number needs them."""
-    words = np.empty((len(low), 2), np.int64)
-    words[:, 0], words[:, 1] = low, low >> 63 if high is None else high
-    return _column(kind, words, valid=valid)
-
-
-def packed(flags: Flags) -> NDArray[np.uint8]:
-    """Flags as Arrow keeps them: bits."""
-    return np.packbits(flags, bitorder="little")
+    return _column(kind, decimal_words(low, high), valid=valid)
 
 
 def _column(

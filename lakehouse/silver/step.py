@@ -42,13 +42,13 @@ from pyiceberg.table import Table
 
 from lakehouse.append import expire_snapshots, transaction
 from lakehouse.batch import BatchSession, compare_and_swap
+from lakehouse.buffers import packed
 from lakehouse.days import day_files, replace_days, window
 from lakehouse.duck import files_sql, quoted
 from lakehouse.incremental import Watermark, appended_since, read_watermark
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
 from lakehouse.reading import read_batches
-from lakehouse.silver.books import packed
 from lakehouse.silver.rejected import RecordKey, keep_only, record_keys, reject, rejected_on
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles, local_path
 from lakehouse.state import STATE_PREFIX, WATERMARK, carried, read_state
