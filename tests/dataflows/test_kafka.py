@@ -104,9 +104,8 @@ def test_a_source_that_reads_is_ready_also_when_a_sink_had_to_wait_for_the_broke
 ) -> None:
     stop = threading.Event()
     part = KafkaSource([topic], stream_settings, flow="test", stop=stop).build_part("in", f"{topic}/0", None)
-    outages = [
-        KafkaException(KafkaError(code)) for code in (KafkaError._TRANSPORT, KafkaError.FENCED_LEADER_EPOCH)
-    ]
+    passing = (KafkaError._TRANSPORT, KafkaError.FENCED_LEADER_EPOCH, KafkaError._DESTROY_BROKER)
+    outages = [KafkaException(KafkaError(code)) for code in passing]
 
     def ask() -> None:
         if outages:
