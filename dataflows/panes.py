@@ -13,7 +13,7 @@ import numpy as np
 from dataflows.tape import Tape
 from lakehouse.compiled import compiled
 from lakehouse.scan import Flags
-from lakehouse.texts import Integers
+from lakehouse.texts import Codes, Integers
 
 MINUTE_US = 60_000_000
 SUMMED_MAX = 1 << 16
@@ -79,21 +79,13 @@ class Pane:
         )
 
 
-class _Codes(dict[str, int]):
-    """A number for each symbol, from 0, as they come."""
-
-    def __missing__(self, symbol: str) -> int:
-        self[symbol] = len(self)
-        return self[symbol]
-
-
 def panes_of(trades: Tape) -> Iterator[tuple[int, str, Pane]]:
     """Minute, symbol and pane, for each minute and symbol of some trades in any order, at most SUMMED_MAX.
 
     Sums are exact: amounts are below 2**46 and trades at most 2**16, so their sums fit 64 bits, and what
     products have above 2**50 is summed apart.
     """
-    codes = _Codes()
+    codes = Codes[str]()
     code = np.fromiter(map(codes.__getitem__, trades.symbol), np.int64, len(trades.symbol))
     minute = trades.time // MINUTE_US
     first = int(minute.min())

@@ -18,9 +18,17 @@ from lakehouse.snapshots import DataFileEntry, SnapshotFiles
 
 
 def read_batches(
-    io: FileIO, snapshot: SnapshotFiles, files: Sequence[DataFileEntry], names: Sequence[str], rows: int
+    io: FileIO,
+    snapshot: SnapshotFiles,
+    files: Sequence[DataFileEntry],
+    names: Sequence[str],
+    rows: int,
+    dictionaries: Sequence[str] = (),
 ) -> Iterator[pa.RecordBatch]:
     """Columns ``names`` of ``files``, at most ``rows`` rows at once; null where a file is older than a column.
+
+    Args:
+        dictionaries: columns of strings of which each may come as numbers and a dictionary.
 
     Raises:
         NotImplementedError: the snapshot has delete files.
@@ -39,9 +47,16 @@ def read_batches(
             if set(names) <= set(written.names) and all(
                 written.field(name).equals(declared.field(name), check_metadata=True) for name in names
             ):
+                if dictionaries:
+                    parquet = pq.ParquetFile(
+                        source, metadata=parquet.metadata, pre_buffer=True, read_dictionary=list(dictionaries)
+                    )
                 # One thread: what it lets go of, the next batch may take; another one's memory is kept apart.
                 for batch in parquet.iter_batches(rows, columns=names, use_threads=False):
-                    yield pa.RecordBatch.from_arrays([batch[name] for name in names], schema=plain)
+                    columns = [batch[name] for name in names]
+                    kinds = None if dictionaries else plain
+                    yield pa.RecordBatch.from_arrays(columns, names if kinds is None else None, schema=kinds)
+                    del columns
                     del batch  # lists are large: the next ones are to come into its memory
                 continue
             in_file = pyarrow_to_schema(written)

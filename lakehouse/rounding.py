@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from duckdb.func import PythonUDFType
 from numpy.typing import NDArray
 
-from lakehouse.buffers import decimal_words
+from lakehouse.buffers import decimal_column
 
 
 def define_rounding(connection: duckdb.DuckDBPyConnection) -> None:
@@ -48,8 +48,7 @@ def mean_8(total: pa.ChunkedArray, weight: pa.ChunkedArray) -> pa.Array:
     for row in np.flatnonzero(~fits).tolist():
         sum_, by = (int(high[row]) << 64) + int(low[row]), (int(more[row]) << 64) + int(parts[row])
         means[row] = _mean(sum_, by)
-    whole = pa.py_buffer(decimal_words(means))
-    return pa.Array.from_buffers(pa.decimal128(18, 8), len(means), [None, whole])
+    return decimal_column(pa.decimal128(18, 8), means)
 
 
 def _mean(units: int, parts: int) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T", str, str | None)
 
 Integers = NDArray[np.int64]
 SPARE = 8
@@ -73,6 +75,14 @@ class Texts(Sequence[bytes]):
             return list(self)[place]
         place = range(len(self.ends))[place]
         return self.text[int(self.ends[place - 1]) if place else self.begin : int(self.ends[place])]
+
+
+class Codes(dict[T, int]):
+    """A number for each string, from 0, as they come."""
+
+    def __missing__(self, string: T) -> int:
+        self[string] = len(self)
+        return self[string]
 
 
 class Keys(Sequence[bytes | None]):

@@ -1,4 +1,4 @@
--- Rows for gold.daily_trading_summary. In: bars (see minute_bars.sql).
+-- Rows for gold.daily_trading_summary. In: bars (see lakehouse/gold/bars.py).
 --
 -- volatility: sample standard deviation of the logarithmic returns from one minute's close to the next one with
 -- trades, not annualised; null with fewer than two returns. It and price_change_pct are floats.

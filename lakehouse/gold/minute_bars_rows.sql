@@ -1,4 +1,4 @@
--- Rows for gold.minute_bars. In: bars (see minute_bars.sql).
+-- Rows for gold.minute_bars. In: bars (see lakehouse/gold/bars.py).
 select
     symbol,
     make_timestamptz(minute * 60000000) as bar_start,

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import importlib.resources
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -27,10 +27,13 @@ import duckdb
 import pyarrow as pa
 
 from lakehouse.batch import BatchSession, compare_and_swap
-from lakehouse.days import computed_until, day_sql, read_until, replace_days, touched_days
+from lakehouse.days import computed_until, day_files, day_sql, read_until, replace_days, touched_days
+from lakehouse.gold.bars import STRINGS, minute_bars
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
 from lakehouse.quality.partition import TRADED, traded
+from lakehouse.reading import read_batches
+from lakehouse.snapshots import SnapshotFiles
 from lakehouse.tables import arrow_schema
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,8 @@ SOURCE = "silver.trades"
 DAILY = "gold.daily_trading_summary"
 TABLES = ("gold.minute_bars", DAILY, "gold.market_overview", "gold.sector_daily")
 """In the order they are committed; each later one is computed from the ones before."""
+BATCH_ROWS = 122_880
+"""Trades looked at together."""
 DAYS_AT_ONCE = 14
 """Memory holds the bars of so many days, half a million with 24 symbols; then they are committed."""
 
@@ -83,10 +88,11 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
     written = dict.fromkeys(TABLES, 0)
     for first in range(0, len(days), DAYS_AT_ONCE):
         some = days[first : first + DAYS_AT_ONCE]
-        trades = [day_sql(snapshot, day) for day in some]
+        bars = day_bars(session, snapshot, some)
         with session.connection.cursor() as cursor:
-            rows = compute(cursor, trades, now, behind)
-            sums = cursor.execute(" union all ".join(map(traded, trades))).to_arrow_table()
+            rows = compute(cursor, bars, now, behind)
+            trades = [traded(day_sql(snapshot, day)) for day in some]
+            sums = cursor.execute(" union all ".join(trades)).to_arrow_table()
         require(session, rows, now, {TRADED: sums}, head.snapshot_id)
         state = computed_until(until) if some[-1] == days[-1] else {}
         for name in behind:
@@ -96,23 +102,31 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
     return result
 
 
+def day_bars(session: BatchSession, snapshot: SnapshotFiles, days: Sequence[date]) -> pa.Table:
+    """Minute bars of whole days of silver.trades. Memory holds the bars, and of the trades a batch."""
+    io = session.catalog.load_table(SOURCE).io
+
+    def of(day: date) -> pa.Table:
+        files = day_files(snapshot, day)
+        return minute_bars(
+            day, lambda names: read_batches(io, snapshot, files, names, BATCH_ROWS, dictionaries=STRINGS)
+        )
+
+    return pa.concat_tables(map(of, days))
+
+
 def compute(
-    cursor: duckdb.DuckDBPyConnection, trades: Iterable[str], now: datetime, tables: Collection[str] = TABLES
+    cursor: duckdb.DuckDBPyConnection, bars: pa.Table, now: datetime, tables: Collection[str] = TABLES
 ) -> dict[str, pa.Table]:
-    """Rows of gold's tables, from whole days of trades.
+    """Rows of gold's tables.
 
     Args:
-        cursor: a cursor of its own; temporary tables and views are made in it.
-        trades: for each day a select statement over its rows of silver.trades. A day at a time, so that memory
-            holds the bars but not the trades.
+        cursor: a cursor of its own; views are made in it.
+        bars: of whole days, see :func:`minute_bars`.
         now: written to ``_aggregated_at``.
         tables: which ones.
     """
-    for number, day in enumerate(trades):
-        cursor.execute(f"create or replace temp view trades as {day}")
-        cursor.execute(_sql("minutes.sql"))
-        into = "insert into bars" if number else "create temp table bars as"
-        cursor.execute(f"{into} {_sql('minute_bars.sql')}")
+    cursor.register("bars", bars)
     rows: dict[str, pa.Table] = {}
     for name in TABLES:
         if name not in {*tables, DAILY}:  # the tables after the daily one are computed from it

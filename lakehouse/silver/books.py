@@ -7,14 +7,12 @@ which fits into 64 bits; so does the sum of two.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lakehouse.buffers import decimal_words, packed
+from lakehouse.buffers import column, decimal_column, halves_added, packed, units
 from lakehouse.texts import Integers
 
 Flags = NDArray[np.bool_]
@@ -58,9 +56,9 @@ def spread(quotes: pa.Table) -> pa.Table:
     """
     parts = []
     for batch in quotes.select(["best_bid", "best_ask"]).to_batches():
-        bid, ask = (_units(batch[name]) for name in ("best_bid", "best_ask"))
+        bid, ask = (units(batch[name]) for name in ("best_bid", "best_ask"))
         there = pc.and_(batch["best_bid"].is_valid(), batch["best_ask"].is_valid()).to_numpy(zero_copy_only=False)
-        parts.append(_decimals(ask - bid, _PRICE, there & (bid < ask)))
+        parts.append(decimal_column(_PRICE, ask - bid, there & (bid < ask)))
     return pa.table({"spread": pa.chunked_array(parts, _PRICE)})
 
 
@@ -81,17 +79,17 @@ def _summed_up(books: pa.RecordBatch) -> pa.RecordBatch:
     bids, asks = _Side(books["bids"]), _Side(books["asks"])
     possible = bids.filled & asks.filled & (bids.price > 0) & (bids.price < asks.price)
     columns = {
-        "best_bid_price": _decimals(bids.price, _PRICE, bids.filled),
-        "best_bid_qty": _decimals(bids.quantity, _PRICE, bids.filled),
-        "best_ask_price": _decimals(asks.price, _PRICE, asks.filled),
-        "best_ask_qty": _decimals(asks.quantity, _PRICE, asks.filled),
-        "spread": _decimals(asks.price - bids.price, _PRICE, possible),
-        "mid_price": _decimals((bids.price + asks.price + 1) >> 1, _PRICE, possible),
+        "best_bid_price": decimal_column(_PRICE, bids.price, bids.filled),
+        "best_bid_qty": decimal_column(_PRICE, bids.quantity, bids.filled),
+        "best_ask_price": decimal_column(_PRICE, asks.price, asks.filled),
+        "best_ask_qty": decimal_column(_PRICE, asks.quantity, asks.filled),
+        "spread": decimal_column(_PRICE, asks.price - bids.price, possible),
+        "mid_price": decimal_column(_PRICE, (bids.price + asks.price + 1) >> 1, possible),
         "bid_depth": bids.depth,
         "ask_depth": asks.depth,
-        "bid_levels": _column(pa.int32(), bids.levels.astype(np.int32)),
-        "ask_levels": _column(pa.int32(), asks.levels.astype(np.int32)),
-        "levels_positive": _column(pa.bool_(), packed(bids.positive & asks.positive), len(books)),
+        "bid_levels": column(pa.int32(), bids.levels.astype(np.int32)),
+        "ask_levels": column(pa.int32(), asks.levels.astype(np.int32)),
+        "levels_positive": column(pa.bool_(), packed(bids.positive & asks.positive), len(books)),
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in SUMMARY.names], schema=SUMMARY)
 
@@ -105,7 +103,7 @@ class _Levels:
         columns = [levels.field(name) for name in ("price", "quantity")]
         if any(column.null_count for column in (lists, levels, *columns)):
             raise ValueError("a book has a side, a level, a price or a quantity that is null")
-        self.prices, self.quantities = map(_units, columns)
+        self.prices, self.quantities = map(units, columns)
         self.begins: Integers = offsets - offsets[0]
 
     def where(self, steps: Flags) -> Integers:
@@ -133,15 +131,14 @@ class _Side:
     def _depth(self, quantities: Integers, first: Integers) -> pa.Array:
         """In two halves where a sum may need more than 64 bits."""
         if not len(first):
-            return _decimals(np.zeros(len(self.levels), np.int64), _VOLUME)
+            return decimal_column(_VOLUME, np.zeros(len(self.levels), np.int64))
         most = int(self.levels.max())
         if most * int(quantities.min()) > -(2**63) and most * int(quantities.max()) < 2**63:
-            return _decimals(self._scattered(np.add.reduceat(quantities, first)), _VOLUME)
+            return decimal_column(_VOLUME, self._scattered(np.add.reduceat(quantities, first)))
         above, below = (
             self._scattered(np.add.reduceat(part, first)) for part in (quantities >> 32, quantities & 0xFFFFFFFF)
         )
-        above += below >> 32
-        return _decimals((above << 32) | (below & 0xFFFFFFFF), _VOLUME, high=above >> 32)
+        return halves_added(_VOLUME, above, below)
 
     def _scattered(self, of_filled: Integers) -> Integers:
         """0 for the empty sides."""
@@ -150,26 +147,3 @@ class _Side:
         column = np.zeros(len(self.filled), np.int64)
         column[self.filled] = of_filled
         return column
-
-
-def _units(decimals: pa.Array) -> Integers:
-    """Decimals of at most 18 digits as integers that count the last one."""
-    if not len(decimals):
-        return np.empty(0, np.int64)
-    words = np.frombuffer(decimals.buffers()[1], np.int64)[::2]
-    return words[decimals.offset : decimals.offset + len(decimals)]
-
-
-def _decimals(
-    low: Integers, kind: pa.DataType, valid: Flags | None = None, high: Integers | None = None
-) -> pa.Array:
-    """The reverse; null where not ``valid``. ``high``: the upper 64 bits, where the number needs them."""
-    return _column(kind, decimal_words(low, high), valid=valid)
-
-
-def _column(
-    kind: pa.DataType, values: NDArray[Any], rows: int | None = None, valid: Flags | None = None
-) -> pa.Array:
-    """An array of what lies in memory as Arrow has it. ``rows``: where that is not the number of ``values``."""
-    nulls = None if valid is None or valid.all() else pa.py_buffer(packed(valid))
-    return pa.Array.from_buffers(kind, len(values) if rows is None else rows, [nulls, pa.py_buffer(values)])

@@ -42,7 +42,7 @@ from pyiceberg.table import Table
 
 from lakehouse.append import expire_snapshots, transaction
 from lakehouse.batch import BatchSession, compare_and_swap
-from lakehouse.buffers import packed
+from lakehouse.buffers import micros, packed
 from lakehouse.days import day_files, replace_days, window
 from lakehouse.duck import files_sql, quoted
 from lakehouse.incremental import Watermark, appended_since, read_watermark
@@ -119,8 +119,8 @@ class Companies:
         unknown = len(versions)  # behind the last version: of no symbol, and without a company
         begins = np.append(np.flatnonzero(np.diff(versions.indices, prepend=-1)), [unknown, unknown])
         symbol = pc.fill_null(pc.index_in(rows["symbol"], versions.dictionary), len(begins) - 2).to_numpy()
-        moments = _micros(rows["timestamp"])
-        starts, ends = (np.append(_micros(self.rows[name]), 0) for name in ("valid_from", "valid_to"))
+        moments = micros(rows["timestamp"])
+        starts, ends = (np.append(micros(self.rows[name]), 0) for name in ("valid_from", "valid_to"))
         found, twice = np.full(rows.num_rows, unknown), list[NDArray[np.int64]]()
         for number in range(int(np.diff(begins).max())):
             version = np.minimum(begins[symbol] + number, begins[symbol + 1])
@@ -439,11 +439,6 @@ def _without(rows: pa.Table, numbers: pa.ChunkedArray) -> pa.Table:
     keep = np.ones(rows.num_rows, np.bool_)
     keep[numbers.to_numpy()] = False
     return rows.filter(pa.Array.from_buffers(pa.bool_(), len(keep), [None, pa.py_buffer(packed(keep))]))
-
-
-def _micros(times: pa.ChunkedArray) -> NDArray[np.int64]:
-    micros: NDArray[np.int64] = times.cast(pa.int64()).to_numpy()
-    return micros
 
 
 def _doubt(

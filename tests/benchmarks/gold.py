@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from lakehouse.batch import BatchSession
 from lakehouse.days import all_days, day_sql, replace_days, window
-from lakehouse.gold.step import DAILY, SOURCE, compute, publish
+from lakehouse.gold.step import DAILY, SOURCE, compute, day_bars, publish
 from lakehouse.silver.events import refine_trades
 from tests.benchmarks.lake import PANDAS, Run, fill, in_a_process, measured, of_step, report, session
 
@@ -71,7 +71,7 @@ def daily(home: Path) -> Run:
         snapshot = lake.manifests.files(SOURCE, lake.catalog.load_table(SOURCE))
         days = all_days(snapshot)
         with lake.connection.cursor() as cursor:
-            rows = compute(cursor, [day_sql(snapshot, day) for day in days], lake.clock(), [DAILY])[DAILY]
+            rows = compute(cursor, day_bars(lake, snapshot, days), lake.clock(), [DAILY])[DAILY]
         return replace_days(lake, lake.catalog.load_table(DAILY), days, [rows], dict)
 
     return of_step(home, work)

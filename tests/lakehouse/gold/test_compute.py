@@ -6,7 +6,7 @@ import itertools
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lakehouse.gold.bars import STRINGS, Trades, minute_bars
 from lakehouse.gold.step import compute
 from lakehouse.tables import arrow_schema
 
@@ -44,12 +45,12 @@ def table(trades: list[dict[str, Any]]) -> pa.Table:
         {
             "event_id": str(i),
             "timestamp": NOON + timedelta(seconds=t["second"]),
-            "trade_id": f"{i:04}",
+            "trade_id": f"{t.get('number', i):04}",
             "buy_order_id": "b",
             "sell_order_id": "s",
             "buyer_agent_id": "x",
             "seller_agent_id": "y",
-            "company_name": t["symbol"],
+            "company_name": company(i),
             "sector": None if t["symbol"] == "KO" else "Technology",
             "_processed_at": NOON,
             **{name: t[name] for name in ("symbol", "sequence", "price", "quantity", "is_aggressive_buy")},
@@ -59,10 +60,32 @@ def table(trades: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=arrow_schema("silver.trades"))
 
 
-def naive(trades: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    ordered = sorted(
+def company(number: int) -> str | None:
+    return f"company {number % 3}" if number % 4 else None
+
+
+def batched(trades: pa.Table, rows: int = 1000, dictionaries: bool = False) -> Trades:
+    """As from files of so many rows."""
+
+    def batches(names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for begin in range(0, trades.num_rows, rows):
+            part = trades.select(names)[begin : begin + rows]
+            for name in [name for name in STRINGS if dictionaries]:
+                at = part.schema.get_field_index(name)
+                part = part.set_column(at, name, part[name].dictionary_encode())
+            yield from part.combine_chunks().to_batches()
+
+    return batches
+
+
+def in_order(trades: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(
         trades, key=lambda t: (t["timestamp"], -1 if t["sequence"] is None else t["sequence"], t["trade_id"])
     )
+
+
+def naive(trades: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    ordered = in_order(trades)
     with localcontext(prec=60):
         volume = sum((t["quantity"] for t in ordered), Decimal(0))
         value = sum((t["price"] * t["quantity"] for t in ordered), Decimal(0))
@@ -89,19 +112,29 @@ def grouped(trades: pa.Table, minutes: bool) -> dict[Any, list[dict[str, Any]]]:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(trades=st.lists(trade, min_size=1, max_size=25))
+@given(
+    trades=st.lists(trade, min_size=1, max_size=25).flatmap(
+        lambda trades: st.permutations([each | {"number": i} for i, each in enumerate(trades)])
+    ),
+    batch_rows=st.integers(1, 10),
+    dictionaries=st.booleans(),
+)
 def test_bars_and_days_equal_a_naive_exact_computation(
-    database: duckdb.DuckDBPyConnection, trades: list[dict[str, Any]]
+    database: duckdb.DuckDBPyConnection, trades: list[dict[str, Any]], batch_rows: int, dictionaries: bool
 ) -> None:
+    """Of trades in any order, of which many share their time and sequence."""
     silver = table(trades)
     with database.cursor() as cursor:
-        cursor.register("given_trades", silver)
-        gold = compute(cursor, ["select * from given_trades"], NOON)
-        cursor.unregister("given_trades")
+        gold = compute(cursor, minute_bars(NOON.date(), batched(silver, batch_rows, dictionaries)), NOON)
     bars = {(row["symbol"], row["bar_start"]): row for row in gold["gold.minute_bars"].to_pylist()}
     expected_bars = {key: naive(group) for key, group in grouped(silver, minutes=True).items()}
     assert {key: {name: bar[name] for name in expected_bars[key]} for key, bar in bars.items()} == expected_bars
     days = {row["symbol"]: row for row in gold["gold.daily_trading_summary"].to_pylist()}
+    assert {symbol: (day["company_name"], day["sector"]) for symbol, day in days.items()} == {
+        symbol: (last["company_name"], last["sector"])
+        for symbol, group in grouped(silver, minutes=False).items()
+        for last in [in_order(group)[-1]]
+    }
     expected_days = {key: naive(group) for key, group in grouped(silver, minutes=False).items()}
     assert {key: {name: day[name] for name in expected_days[key]} for key, day in days.items()} == expected_days
     (market,) = gold["gold.market_overview"].to_pylist()
@@ -114,6 +147,37 @@ def test_bars_and_days_equal_a_naive_exact_computation(
     sectors = {row["sector"]: row for row in gold["gold.sector_daily"].to_pylist()}
     assert set(sectors) == {"Unknown" if symbol == "KO" else "Technology" for symbol in expected_days}
     assert sum(row["total_value"] for row in sectors.values()) == market["total_value"]
+
+
+def one(**other: Any) -> dict[str, Any]:
+    return {
+        "symbol": "AAPL",
+        "second": 0,
+        "sequence": 0,
+        "price": Decimal(1),
+        "quantity": Decimal(1),
+        "is_aggressive_buy": True,
+        **other,
+    }
+
+
+def test_sums_beyond_64_bits_are_exact_and_beyond_38_digits_an_error() -> None:
+    most = Decimal("9999999999.99999999")
+    hundred = table([one(price=most, quantity=most)] * 100)
+    (bar,) = minute_bars(NOON.date(), batched(hundred)).to_pylist()
+    with localcontext(prec=60):
+        assert bar["value_exact"] == 100 * most * most
+        assert bar["total_volume"] == bar["buy_volume"] == 100 * most
+    too_much = pa.concat_tables([hundred, table([one(price=most, quantity=most)])])
+    with pytest.raises(OverflowError, match=r"AAPL's minute of 2026-03-13 12:00:00.* more than 38 digits"):
+        minute_bars(NOON.date(), batched(too_much))
+
+
+@pytest.mark.parametrize("second", [-1, 12 * 3600])
+def test_a_trade_of_another_day_is_an_error(second: int) -> None:
+    day = NOON.date() if second > 0 else (NOON + timedelta(hours=12)).date()
+    with pytest.raises(ValueError, match=r"a trade of AAPL at .* is in the file of another day"):
+        minute_bars(day, batched(table([one(second=second)])))
 
 
 @pytest.mark.parametrize(
@@ -137,9 +201,7 @@ def test_vwap_is_rounded_half_to_even(database: duckdb.DuckDBPyConnection, price
         for i, price in enumerate(prices)
     ]
     with database.cursor() as cursor:
-        cursor.register("given_trades", table(trades))
-        gold = compute(cursor, ["select * from given_trades"], NOON)
-        cursor.unregister("given_trades")
+        gold = compute(cursor, minute_bars(NOON.date(), batched(table(trades))), NOON)
     assert gold["gold.minute_bars"]["vwap"].to_pylist() == [Decimal(vwap)]
     assert gold["gold.daily_trading_summary"]["vwap"].to_pylist() == [Decimal(vwap)]
 
@@ -158,9 +220,8 @@ def test_volatility_is_the_sample_deviation_of_one_minute_log_returns(database: 
         for minute, price in enumerate(closes)
     ]
     with database.cursor() as cursor:
-        cursor.register("given_trades", table(trades))
-        (day,) = compute(cursor, ["select * from given_trades"], NOON)["gold.daily_trading_summary"].to_pylist()
-        cursor.unregister("given_trades")
+        gold = compute(cursor, minute_bars(NOON.date(), batched(table(trades))), NOON)
+    (day,) = gold["gold.daily_trading_summary"].to_pylist()
     returns = [math.log(after / before) for before, after in itertools.pairwise(closes)]
     assert day["volatility"] == pytest.approx(statistics.stdev(returns), rel=1e-9)
     assert day["price_change_pct"] == pytest.approx(2.25)
