@@ -92,7 +92,7 @@ class _Bars:
             if 0 <= at.value // MINUTE_US - self._first_minute < MINUTES:
                 raise OverflowError(f"price x quantity of {name}'s minute of {at} comes to more than 38 digits")
             raise ValueError(
-                f"a trade of {name} at {at} is of another day than its file: rebuild the day of silver"
+                f"a trade of {name} at {at} is in the file of another day: rebuild that of silver"
             )
         closes = self._of("close_row")
         changed = np.flatnonzero(closes >= 0)
