@@ -91,9 +91,7 @@ class _Bars:
             name, at = trades["symbol"][wrong], trades["timestamp"][wrong]
             if 0 <= at.value // MINUTE_US - self._first_minute < MINUTES:
                 raise OverflowError(f"price x quantity of {name}'s minute of {at} comes to more than 38 digits")
-            raise ValueError(
-                f"a trade of {name} at {at} is in the file of another day: rebuild that of silver"
-            )
+            raise ValueError(f"a trade of {name} at {at} is in the file of another day: rebuild that of silver")
         closes = self._of("close_row")
         changed = np.flatnonzero(closes >= 0)
         last = trades.select(["company_name", "sector"]).take(pa.array(closes[changed]))
