@@ -9,10 +9,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from deploy.local import broker as brokers
 from tests.brokers import CACHE, local_broker
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # on a busy machine any example may take long
+hypothesis.settings.load_profile("untimed")
 
 WANTED = os.environ.get("TICKHOUSE_TEST_BROKER") or "auto"
 

@@ -352,7 +352,7 @@ def test_no_bytes_stop_the_bridge() -> None:
     nowhere = StreamSettings(kafka_bootstrap="127.0.0.1:1", kafka_config={"log_level": "0"})
     bridge = Bridge(nowhere, threading.Event(), {topic: {0: 0} for topic in (*RAW_TOPICS, DLQ_RAW)})
 
-    @hypothesis_settings(max_examples=200, deadline=None)
+    @hypothesis_settings(max_examples=200)
     @given(st.lists(ANYTHING))
     def take(frames: list[bytes]) -> None:
         bridge.take(frames)

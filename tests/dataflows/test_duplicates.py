@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dataflows.duplicates import REMEMBERED, Recent
@@ -29,14 +29,12 @@ def answers(
     return found
 
 
-@settings(deadline=None)
 @given(IDENTITIES, st.lists(st.integers(0, 60)), st.booleans())
 def test_the_first_of_its_copies_is_new_and_no_other(identities: list[int], cuts: list[int], crash: bool) -> None:
     expected = [identity not in identities[:place] for place, identity in enumerate(identities)]
     assert answers(identities, cuts, crash=crash) == expected
 
 
-@settings(deadline=None)
 @given(IDENTITIES, st.lists(st.integers(0, 60)), st.booleans())
 @example(
     identities=[0, 1, -1, 2, -2, 0, 1, -1, 2], cuts=[], crash=False

@@ -141,7 +141,7 @@ def run_stream(
     return out
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     trades_in_order(),
     st.integers(1, 3),

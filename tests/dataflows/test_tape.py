@@ -50,14 +50,13 @@ def one(draw: st.DrawFn) -> bytes:
     return text.replace(b'"2024-08-08T00:00:00.123456Z"', draw(TIME).encode())
 
 
-@settings(deadline=None)
 @given(st.lists(one() | st.sampled_from(ODD) | st.integers(1, 100).map(lambda i: frame(sequence=i)), max_size=8))
 def test_columns_have_the_trades_and_the_reasons_of_one_by_one(frames: list[bytes]) -> None:
     trades, reasons = TapeDecoder().decode(frames)
     assert (list(trades.rows()), reasons) == decode_prints(frames)
 
 
-@settings(deadline=None, max_examples=1_000)
+@settings(max_examples=1_000)
 @given(st.data())
 def test_a_frame_with_a_byte_changed_is_what_it_is_one_by_one(data: st.DataObject) -> None:
     text = frame(

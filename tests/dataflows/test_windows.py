@@ -109,7 +109,7 @@ def shuffled_trades(draw: st.DrawFn) -> list[Trade]:
     return trades
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shuffled_trades(), st.lists(st.integers(0, 60)), st.booleans())
 def test_the_final_table_is_the_naive_one_for_any_order_batching_and_restart(
     trades: list[Trade], cuts: list[int], crash: bool
@@ -117,7 +117,7 @@ def test_the_final_table_is_the_naive_one_for_any_order_batching_and_restart(
     assert final(run(trades, cuts, crash)) == naive(trades)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shuffled_trades(), st.lists(st.integers(0, 60)))
 def test_a_revision_means_the_same_however_the_trades_were_batched(trades: list[Trade], cuts: list[int]) -> None:
     one_by_one = {(b.symbol, b.window, b.start, b.revision): b for b in run(trades, list(range(len(trades))))}
@@ -125,7 +125,6 @@ def test_a_revision_means_the_same_however_the_trades_were_batched(trades: list[
         assert one_by_one[bar.symbol, bar.window, bar.start, bar.revision] == bar
 
 
-@settings(deadline=None)
 @given(shuffled_trades(), st.lists(st.integers(0, 60)), st.booleans(), st.sampled_from([1, 4]))
 def test_trades_in_columns_and_one_by_one_make_the_same_bars(
     trades: list[Trade], cuts: list[int], crash: bool, singly: int
@@ -236,7 +235,7 @@ def test_the_first_trade_of_a_shard_is_held_against_kafka_s_clock() -> None:
     assert add(shard, [trade(60.000001)], written=0)[1] == {0: TOO_FAR_AHEAD}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shuffled_trades(), st.lists(st.integers(0, 120)), st.booleans(), st.randoms(use_true_random=False))
 def test_copies_change_no_bar(trades: list[Trade], cuts: list[int], crash: bool, dice: Random) -> None:
     doubled = list(trades)

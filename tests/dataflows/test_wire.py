@@ -39,7 +39,7 @@ def agree(frame: bytes) -> None:
         assert abs(fast[3] - exact[3]) <= timedelta(microseconds=1), frame[:400]
 
 
-@hypothesis_settings(max_examples=400, deadline=None)
+@hypothesis_settings(max_examples=400)
 @given(frames())
 def test_what_the_fast_decoder_takes_the_contract_takes_too_and_reads_the_same(frame: bytes) -> None:
     agree(frame)

@@ -232,7 +232,7 @@ def agree(table: str, *values: bytes) -> None:
     rows.validate(full=True)
 
 
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300)
 @given(st.lists(frames(), min_size=1, max_size=2), st.sampled_from(EVENT_TYPES))
 def test_scanned_frames_give_the_rows_of_the_exact_decoder(values: list[bytes], event_type: str) -> None:
     agree(TABLE_OF_EVENT[event_type], *values)
@@ -265,7 +265,7 @@ def test_frames_with_and_without_blanks_are_plain(blanks: bool) -> None:
         assert PARSERS[TABLE_OF_EVENT[kind]].plain(records(value)) == 1, value
 
 
-@hypothesis_settings(max_examples=1_000, deadline=None)
+@hypothesis_settings(max_examples=1_000)
 @given(st.data())
 def test_both_decoders_agree_on_a_frame_with_some_bytes_changed(data: st.DataObject) -> None:
     kind, blanks = data.draw(st.sampled_from(sorted(SPECIMENS)))

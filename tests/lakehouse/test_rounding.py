@@ -30,7 +30,7 @@ def rounded(value: Decimal) -> Decimal:
     return value.quantize(UNIT, ROUND_HALF_EVEN)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(st.one_of(exact, near_a_tie, st.none()), min_size=1, max_size=5))
 def test_a_value_is_rounded_half_to_even(
     database: duckdb.DuckDBPyConnection, values: list[Decimal | None]
@@ -41,7 +41,7 @@ def test_a_value_is_rounded_half_to_even(
         assert [row[0] for row in found.fetchall()] == [None if v is None else rounded(v) for v in values]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mean=means, weight=weights, off=st.integers(-4, 4))
 def test_a_mean_is_rounded_half_to_even(
     database: duckdb.DuckDBPyConnection, mean: Decimal, weight: Decimal, off: int

@@ -28,7 +28,7 @@ def brute_force(bids, asks, reference):
     return Clearing(price, -executed, imbalance) if executed else None
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(sides, sides, references)
 def test_the_price_is_the_one_that_a_search_of_all_prices_finds(bids, asks, reference):
     assert clear(bids, asks, reference) == brute_force(bids, asks, reference)
@@ -54,7 +54,7 @@ def test_examples_of_the_rule(bids, asks, reference, expected):
     assert clear(bids, asks, reference) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.tuples(st.booleans(), limits, st.integers(1, 9), st.integers(0, 4)), max_size=20),
     references,

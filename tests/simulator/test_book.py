@@ -22,7 +22,7 @@ cancels = st.tuples(st.just("cancel"), st.integers(0, 200))
 reductions = st.tuples(st.just("reduce"), st.integers(0, 200), st.integers(1, 30))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.one_of(places, places, places, cancels, reductions), max_size=120))
 def test_fills_and_book_equal_those_of_a_naive_book_after_every_step(steps):
     book, naive = Book(), NaiveBook()

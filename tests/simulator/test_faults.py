@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -194,7 +194,6 @@ def test_a_client_meets_the_same_faults_however_the_frames_are_grouped(cuts):
 RATE = st.sampled_from([0.0, 0.01, 0.1, 0.4, 1.0])
 
 
-@settings(deadline=None)
 @given(
     rates=st.fixed_dictionaries(
         {

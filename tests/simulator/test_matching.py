@@ -58,7 +58,7 @@ def play(floor: Floor, steps, after_each=lambda *_: None) -> None:
                 after_each(second, step, order, new)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(steps_of)
 def test_fills_and_books_equal_those_of_a_naive_book_and_of_a_reader_after_every_step(steps):
     floor, naive, rebuilt = Floor(), NaiveBook(), RebuiltBook()
@@ -129,7 +129,7 @@ def test_fills_and_books_equal_those_of_a_naive_book_and_of_a_reader_after_every
     assert not floor.engine.plans
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(steps_of)
 def test_the_same_orders_give_the_same_bytes(steps):
     first, second = Floor(), Floor()

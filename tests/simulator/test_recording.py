@@ -275,7 +275,7 @@ def test_the_format_is_told_by_the_content_and_gzip_is_read_too(tmp_path: Path) 
     assert list(open_replay(packed).events()) == pairs(3)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 1_200), st.binary(min_size=1, max_size=4)), min_size=1, max_size=5))
 def test_damaged_bytes_never_stop_the_replay_nor_break_the_sequence(
     tmp_path: Path, damages: list[tuple[int, bytes]]

@@ -141,7 +141,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, min_size=1, max_size=16))
 @example(steps=[("restart", True), ("publish", 3), ("restart", True), ("restart", True)])
 def test_clients_that_resume_get_every_frame_of_every_session_once_and_in_order(running, frames, steps):

@@ -243,7 +243,7 @@ bands_steps = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(bands_steps)
 def test_no_trade_of_continuous_trading_lies_outside_the_bands_and_readers_keep_up(steps):
     floor, rebuilt = Floor(percent=5, scale=0.2), RebuiltBook()

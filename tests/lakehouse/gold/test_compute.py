@@ -111,7 +111,7 @@ def grouped(trades: pa.Table, minutes: bool) -> dict[Any, list[dict[str, Any]]]:
     return groups
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     trades=st.lists(trade, min_size=1, max_size=25).flatmap(
         lambda trades: st.permutations([each | {"number": i} for i, each in enumerate(trades)])

@@ -182,7 +182,7 @@ def silver(trades: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([filled | one for one in trades], schema=arrow_schema("silver.trades"))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_trades=st.lists(trade, min_size=1, max_size=30).map(numbered), parts=st.integers(1, 3))
 def test_profits_and_positions_equal_a_naive_queue_of_lots(
     database: duckdb.DuckDBPyConnection, given_trades: list[dict[str, Any]], parts: int

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lakehouse.quality.partition import unsorted as unsorted_sql
@@ -65,7 +65,6 @@ def plainly(book: Book) -> dict[str, Any]:
     }
 
 
-@settings(deadline=None)  # the first example may compile
 @given(books, cuts)
 def test_books_are_summed_up(listed: list[Book], cut_at: list[int]) -> None:
     found = summed_up(table(listed, cut_at))
