@@ -27,7 +27,8 @@ from lakehouse.silver.activity import SOURCE as ACTIVITY_SOURCE
 from lakehouse.silver.activity import TARGET as ACTIVITY
 from lakehouse.silver.activity import refine_activity
 from lakehouse.silver.events import ORDERBOOK, ORDERS, QUOTES, STEPS, TRADES
-from lakehouse.silver.step import DIM_READ, SilverStep, refine
+from lakehouse.silver.judging import SilverStep
+from lakehouse.silver.step import DIM_READ, refine
 from lakehouse.state import read_state
 
 REJECTED = "silver.rejected_records"

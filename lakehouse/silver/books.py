@@ -1,8 +1,8 @@
 """What the levels of a book say: best prices and sizes, spread, mid, depth in quantity and in levels.
 
 In: rows with ``bids`` and ``asks``, best level first. Out: one row for each. Pure; compiled code goes through the
-levels once. A decimal(18,8) is here the integer that counts its last digit, which fits into 64 bits; so does the sum
-of two.
+levels once. A decimal(18,8) is here the integer that counts its last digit: it fits into 64 bits, and so does the
+sum of two.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from __future__ import annotations
 from lakehouse.batch import BatchSession
 from lakehouse.quality.partition import UNSORTED
 from lakehouse.silver.books import spread, summed_up, unsorted
-from lakehouse.silver.step import SilverStep, StepResult, refine
+from lakehouse.silver.judging import SilverStep, StepResult
+from lakehouse.silver.step import refine
 
 TRADES = SilverStep(
     source="bronze.trades",

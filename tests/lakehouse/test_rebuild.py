@@ -148,10 +148,10 @@ def test_only_the_days_and_tables_asked_for_are_touched(refined: BatchSession) -
 
 def test_what_a_rule_refused_wrongly_comes_back(refined: BatchSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a rule gone, rows leave rejected_records for silver, and the sums still add up."""
-    from lakehouse.silver import step as module
+    from lakehouse.silver import judging as module
 
-    sql, nothing_broken = module._sql, "cast(null as struct(rule varchar, reason varchar))"
-    monkeypatch.setattr(module, "_sql", lambda name: nothing_broken if name == TRADES.rules else sql(name))
+    sql, nothing_broken = module.sql_of, "cast(null as struct(rule varchar, reason varchar))"
+    monkeypatch.setattr(module, "sql_of", lambda name: nothing_broken if name == TRADES.rules else sql(name))
     monkeypatch.setattr(module, "require", lambda *_: None)
     rejected = len(rows(refined, "silver.rejected_records"))
     rebuild_day(refined, TRADES, MONDAY.date())

@@ -10,7 +10,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakehouse.silver.step import Companies
+from lakehouse.silver.companies import Companies
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 TIME = pa.timestamp("us", "UTC")
