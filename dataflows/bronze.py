@@ -54,6 +54,7 @@ from dataflows.topics import TABLE_OF_TOPIC, Stopped, ensure_topics
 from lakehouse.append import TRANSIENT, append_exactly_once, expire_snapshots
 from lakehouse.catalog import CatalogUnavailableError, open_catalog
 from lakehouse.frames import BLOCK, FrameParser, Records, Rejected
+from lakehouse.memory import give_back
 from lakehouse.settings import LakehouseSettings
 from lakehouse.state import committed_offsets, offset_resets
 from lakehouse.tables import create_tables
@@ -164,7 +165,10 @@ class TableWriter:
         appended = append_exactly_once(
             self._table, rows, {self._topic: self._next}, began_anew=self._began_anew, wait=self._stop.wait
         )
-        expire_snapshots(self._table, at=self._settings.snapshots_expire_at, keep=self._settings.snapshots_kept)
+        if expire_snapshots(
+            self._table, at=self._settings.snapshots_expire_at, keep=self._settings.snapshots_kept
+        ):
+            give_back()  # once in a hundred commits
         if appended.covered:
             log.warning(
                 "%s: %d of %d rows were committed before, by an attempt that looked failed or by another writer",

@@ -41,6 +41,8 @@ from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 from prometheus_client import Counter, Histogram
 
+from lakehouse.memory import give_back
+
 log = logging.getLogger(__name__)
 
 
@@ -149,6 +151,7 @@ class InProcessWorker(BaseWorker[BaseJobConfiguration, BaseVariables, InProcessR
         if state is None:
             state = Cancelled(message="Stopped; the tables are as the last commit left them.")
             await self.client.set_flow_run_state(run_id, state, force=True)
+        await anyio.to_thread.run_sync(give_back)
         RUNS.labels(name, state.type.value.lower()).inc()
         SECONDS.labels(name).observe(time.monotonic() - began)
 
