@@ -66,7 +66,7 @@ FLOW = "bronze"
 MAX_ROWS = 200_000
 """Rows at which a table commits early: 80 MB in Arrow, and a commit still takes well under a second."""
 GC_THRESHOLD = 200_000
-"""Objects made and not freed at which the garbage collector looks for cycles."""
+"""Objects made and not freed at which the garbage collector looks for cycles by itself: hardly ever."""
 SAMPLES = 32
 """Event times of a commit that the metrics look at."""
 
@@ -168,7 +168,9 @@ class TableWriter:
         if expire_snapshots(
             self._table, at=self._settings.snapshots_expire_at, keep=self._settings.snapshots_kept
         ):
-            give_back()  # once in a hundred commits
+            # Once in a hundred commits: what these left behind goes, and its memory with it.
+            gc.collect()
+            give_back()
         if appended.covered:
             log.warning(
                 "%s: %d of %d rows were committed before, by an attempt that looked failed or by another writer",
