@@ -99,8 +99,8 @@ class _Amounts(dict[float, int]):
     """A double → the units of 1e-8 that it stands for. A market has few prices and sizes at a time."""
 
     def __missing__(self, value: float) -> int:
-        whole = round(value * UNIT)
-        if not 0 < value < DOUBLES_BELOW or whole / UNIT != value:
+        whole = round(value * UNIT) if 0 < value < DOUBLES_BELOW else 0
+        if not whole or whole / UNIT != value:
             raise _NotExactError
         if len(self) >= _AMOUNTS_MAX:
             self.clear()
@@ -188,8 +188,7 @@ def units(amount: Decimal) -> int:
     """
     if not amount.is_finite():
         raise FrameError(f"{amount} is not a finite number")
-    scaled = amount.scaleb(8)
-    whole = int(scaled) if -1 < scaled.adjusted() < 19 else 0
+    whole = int(amount.scaleb(8)) if -9 < amount.adjusted() < 11 else 0  # beyond, it may not even be possible
     if not 0 < whole < _MAX_UNITS:
         raise FrameError(f"{amount} is not between 1e-8 and 1e10")
     if Decimal(whole).scaleb(-8) != amount:  # compares exactly, while the scaling above may have rounded

@@ -20,7 +20,7 @@ import msgspec
 from bytewax.dataflow import Dataflow, Stream
 from bytewax.operators import KeyedStream
 
-from dataflows.frames import REFUSED, FrameError, encode, event_time
+from dataflows.frames import REFUSED, FrameError, encode, event_time, units
 from dataflows.kafka import Frames, KafkaSource
 from dataflows.run import run
 from dataflows.settings import StreamSettings
@@ -88,12 +88,15 @@ def decode_book(frame: bytes) -> tuple[Book, int]:
     """A book and its event time in µs.
 
     Raises:
-        FrameError: not a book snapshot.
+        FrameError: not a book snapshot, or an amount of the levels that count is none, see
+            :func:`dataflows.frames.units`.
     """
     try:
         decoded = _BOOK.decode(frame)
     except REFUSED as error:
         raise FrameError(str(error)) from error
+    for level in (*decoded.data.bids[:TOP], *decoded.data.asks[:TOP]):
+        units(level.price), units(level.quantity)
     return decoded.data, event_time(decoded.data.timestamp, decoded.timestamp)
 
 

@@ -75,7 +75,20 @@ def test_a_decoded_trade_equals_the_contract_s(price: Decimal, moment: datetime)
 
 @pytest.mark.parametrize(
     "price",
-    ["0", "-1", "1e10", "NaN", "Infinity", "0.000000001", "1e-400", "1e400", "1.123456789", "1." + "0" * 40 + "1"],
+    [
+        "0",
+        "-1",
+        "1e10",
+        "NaN",
+        "Infinity",
+        "0.000000001",
+        "1e-400",
+        "1e400",
+        "1e1600000",
+        "1e-1600000",
+        "1.123456789",
+        "1." + "0" * 40 + "1",
+    ],
 )
 def test_units_refuses_what_it_cannot_hold_exactly(price: str) -> None:
     with pytest.raises(FrameError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
+import pytest
+
 from dataflows.kafka import Frames
 from dataflows.orderbook import decode_book, figures, process
 from dataflows.sink import DeadLetter, Output
@@ -65,3 +67,13 @@ def test_each_snapshot_gives_one_output_known_by_its_offset_and_garbage_a_dead_l
     assert (first.origin, first.version, last.version) == ("raw.orderbook-snapshots/2", 5, 7)
     assert json.loads(last.value)["best_bid"] == 2
     assert letter.output.value == b"null"
+
+
+@pytest.mark.parametrize("amount", ["0", "-1", "1e1600000", "1e308", '"NaN"', '"sNaN"', '"-Infinity"', "1e-9"])
+@pytest.mark.parametrize("field", ["price", "quantity"])
+def test_amounts_that_no_book_has_are_a_dead_letter(field: str, amount: str) -> None:
+    level = {"price": "1", "quantity": "1"} | {field: amount}
+    written = f'{{"price": {level["price"]}, "quantity": {level["quantity"]}, "order_count": 1}}'
+    value = book([(1, 1)], []).decode().replace('"asks": []', f'"asks": [{written}]').encode()
+    (item,) = process(Frames("raw.orderbook-snapshots", 2, range(5, 6), [value], [b"A"], [0]))
+    assert isinstance(item[1], DeadLetter)

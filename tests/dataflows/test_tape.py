@@ -31,6 +31,8 @@ ODD = [
     frame(timestamp="2024-08-08T00:00:00.000000+"),
     frame(timestamp="2024-08-08T24:00:00.000000Z"),
     frame(price=0),
+    frame(price=1e308),
+    frame().replace(b'"price":', b'"price":1e1600000,"was":'),
     frame(price=2e7),
     frame(price=123456789.12345678),
     frame(quantity=1e-9),
