@@ -115,31 +115,33 @@ class _Bars:
         times = np.unique(np.concatenate([self._of(f"{end}_time")[tied] for end, tied in bars.items()]))
         if not len(times):
             return
-        wanted = pa.array(times)
-        rows = pa.Table.from_batches(
-            part.filter(pc.is_in(part["timestamp"].cast(pa.int64()), wanted)) for part in trades(TIED)
-        )
-        order = pa.table(
-            {
-                "symbol": _coded(rows["symbol"], self._symbols),
-                "time": micros(rows["timestamp"]),
-                "sequence": _numbers(rows["sequence"]),
-                "trade_id": rows["trade_id"],
-            }
-        )
-        sorted_ = pc.sort_indices(order, [(name, "ascending") for name in order.column_names])
-        rows, order = rows.take(sorted_), order.take(sorted_)
-        found = list(zip(order["symbol"].to_pylist(), order["time"].to_pylist(), strict=True))
+        rows = pa.concat_tables(self._at(pa.array(times), batch) for batch in trades(TIED))
+        rows = rows.sort_by([(name, "ascending") for name in ("symbol", "time", "sequence", "trade_id")])
+        found = list(zip(rows["symbol"].to_pylist(), rows["time"].to_pylist(), strict=True))
         first = {key: row for row, key in reversed(list(enumerate(found)))}
         last = {key: row for row, key in enumerate(found)}
-        for end, places in (("open", first), ("close", last)):
+        for end, places, fields in (("open", first, ()), ("close", last, ("company", "sector"))):
             tied = bars[end]
             keys = zip(self._of("symbol")[tied].tolist(), self._of(f"{end}_time")[tied].tolist(), strict=True)
             settled = rows.take(pa.array([places[key] for key in keys], pa.int64()))
-            self._of(end)[tied] = units(settled["price"].combine_chunks())
-            if end == "close":
-                self._of("company")[tied] = _coded(settled["company_name"], self._companies)
-                self._of("sector")[tied] = _coded(settled["sector"], self._sectors)
+            self._of(end)[tied] = settled["price"].to_numpy()
+            for field in fields:
+                self._of(field)[tied] = settled[field].to_numpy()
+
+    def _at(self, times: pa.Array, trades: pa.RecordBatch) -> pa.Table:
+        """The trades of these times, as numbers: files may differ in how they keep strings."""
+        trades = trades.filter(pc.is_in(trades["timestamp"].cast(pa.int64()), times))
+        return pa.table(
+            {
+                "symbol": _coded(trades["symbol"], self._symbols),
+                "time": micros(trades["timestamp"]),
+                "sequence": _numbers(trades["sequence"]),
+                "trade_id": trades["trade_id"],
+                "price": units(trades["price"]),
+                "company": _coded(trades["company_name"], self._companies),
+                "sector": _coded(trades["sector"], self._sectors),
+            }
+        )
 
     def table(self) -> pa.Table:
         of = self._of
@@ -165,11 +167,9 @@ class _Bars:
         return self._bars[name][: self._count]
 
 
-def _coded(strings: pa.Array | pa.ChunkedArray, codes: Codes[str | None]) -> Integers:
+def _coded(strings: pa.Array, codes: Codes[str | None]) -> Integers:
     """A number for each string, and for null."""
     encoded = strings if pa.types.is_dictionary(strings.type) else pc.dictionary_encode(strings)
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
     known = [codes[string] for string in encoded.dictionary.to_pylist()]
     places = encoded.indices
     if places.null_count:
@@ -183,7 +183,7 @@ def _strings(codes: Codes[str | None], coded: Integers) -> pa.Array:
     return pa.array(list(codes), pa.string()).take(pa.array(coded))
 
 
-def _numbers(sequence: pa.Array | pa.ChunkedArray) -> Integers:
+def _numbers(sequence: pa.Array) -> Integers:
     """None comes before any."""
     numbers: Integers = sequence.fill_null(np.iinfo(np.int64).min).to_numpy()
     return numbers

@@ -27,7 +27,7 @@ UNIT = Decimal("0.00000001")
 trade = st.fixed_dictionaries(
     {
         "symbol": st.sampled_from(["AAPL", "KO"]),
-        "second": st.integers(0, 150),
+        "second": st.integers(0, 150) | st.sampled_from([0, 60]),
         "sequence": st.one_of(st.none(), st.integers(0, 3)),
         "price": st.integers(1, 10**15).map(lambda n: Decimal(n) * UNIT),
         "quantity": st.integers(1, 10**15).map(lambda n: Decimal(n) * UNIT),
@@ -64,13 +64,13 @@ def company(number: int) -> str | None:
     return f"company {number % 3}" if number % 4 else None
 
 
-def batched(trades: pa.Table, rows: int = 1000, dictionaries: bool = False) -> Trades:
-    """As from files of so many rows."""
+def batched(trades: pa.Table, rows: int = 1000, dictionaries: tuple[bool, bool] = (False, False)) -> Trades:
+    """As from files of so many rows, with dictionaries or without: every other one in another way."""
 
     def batches(names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        for begin in range(0, trades.num_rows, rows):
+        for number, begin in enumerate(range(0, trades.num_rows, rows)):
             part = trades.select(names)[begin : begin + rows]
-            for name in [name for name in STRINGS if dictionaries]:
+            for name in [name for name in STRINGS if dictionaries[number % 2]]:
                 at = part.schema.get_field_index(name)
                 part = part.set_column(at, name, part[name].dictionary_encode())
             yield from part.combine_chunks().to_batches()
@@ -117,10 +117,13 @@ def grouped(trades: pa.Table, minutes: bool) -> dict[Any, list[dict[str, Any]]]:
         lambda trades: st.permutations([each | {"number": i} for i, each in enumerate(trades)])
     ),
     batch_rows=st.integers(1, 10),
-    dictionaries=st.booleans(),
+    dictionaries=st.tuples(st.booleans(), st.booleans()),
 )
 def test_bars_and_days_equal_a_naive_exact_computation(
-    database: duckdb.DuckDBPyConnection, trades: list[dict[str, Any]], batch_rows: int, dictionaries: bool
+    database: duckdb.DuckDBPyConnection,
+    trades: list[dict[str, Any]],
+    batch_rows: int,
+    dictionaries: tuple[bool, bool],
 ) -> None:
     """Of trades in any order, of which many share their time and sequence."""
     silver = table(trades)
@@ -171,6 +174,16 @@ def test_sums_beyond_64_bits_are_exact_and_beyond_38_digits_an_error() -> None:
     too_much = pa.concat_tables([hundred, table([one(price=most, quantity=most)])])
     with pytest.raises(OverflowError, match=r"AAPL's minute of 2026-03-13 12:00:00.* more than 38 digits"):
         minute_bars(NOON.date(), batched(too_much))
+
+
+@pytest.mark.parametrize("dictionaries", [(False, False), (True, True), (True, False), (False, True)])
+def test_trade_ids_decide_across_files_that_keep_strings_differently(
+    dictionaries: tuple[bool, bool],
+) -> None:
+    tied = table([one(price=Decimal(price), number=number) for price, number in ((2, 2), (3, 3), (1, 1))])
+    (bar,) = minute_bars(NOON.date(), batched(tied, 1, dictionaries)).to_pylist()
+    assert (bar["open_price"], bar["close_price"]) == (1, 3)
+    assert bar["company"] == {"name": company(1), "sector": "Technology"}
 
 
 @pytest.mark.parametrize("second", [-1, 12 * 3600])
