@@ -188,7 +188,7 @@ def units(amount: Decimal) -> int:
     """
     if not amount.is_finite():
         raise FrameError(f"{amount} is not a finite number")
-    whole = int(amount.scaleb(8)) if -9 < amount.adjusted() < 11 else 0  # beyond, it may not even be possible
+    whole = int(amount.scaleb(8)) if -9 < amount.adjusted() < 11 else 0  # scaling may overflow beyond
     if not 0 < whole < _MAX_UNITS:
         raise FrameError(f"{amount} is not between 1e-8 and 1e10")
     if Decimal(whole).scaleb(-8) != amount:  # compares exactly, while the scaling above may have rounded

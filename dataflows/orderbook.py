@@ -96,7 +96,8 @@ def decode_book(frame: bytes) -> tuple[Book, int]:
     except REFUSED as error:
         raise FrameError(str(error)) from error
     for level in (*decoded.data.bids[:TOP], *decoded.data.asks[:TOP]):
-        units(level.price), units(level.quantity)
+        units(level.price)
+        units(level.quantity)
     return decoded.data, event_time(decoded.data.timestamp, decoded.timestamp)
 
 

@@ -153,6 +153,11 @@ def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def sql_file(package: str, name: str) -> str:
+    """The text of a file of SQL in ``lakehouse.package``."""
+    return (importlib.resources.files(f"lakehouse.{package}") / name).read_text(encoding="utf-8")
+
+
 def quoted(text: str) -> str:
     """A text as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"

@@ -16,6 +16,10 @@ from pyiceberg.io.pyarrow import _to_requested_schema, pyarrow_to_schema, schema
 from lakehouse.duck import refuse_deletes
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles
 
+ROW_GROUP = 122_880
+"""Rows read, and written, together; DuckDB's own, so that it reads row groups on all threads and skips those
+without the symbol asked for."""
+
 
 def read_batches(
     io: FileIO,
@@ -28,7 +32,7 @@ def read_batches(
     """Columns ``names`` of ``files``, at most ``rows`` rows at once; null where a file is older than a column.
 
     Args:
-        dictionaries: columns of strings of which each may come as numbers and a dictionary.
+        dictionaries: those of strings that may come as numbers and a dictionary, which is quicker.
 
     Raises:
         NotImplementedError: the snapshot has delete files.
@@ -53,10 +57,10 @@ def read_batches(
                     )
                 # One thread: what it lets go of, the next batch may take; another one's memory is kept apart.
                 for batch in parquet.iter_batches(rows, columns=names, use_threads=False):
-                    columns = [batch[name] for name in names]
-                    kinds = None if dictionaries else plain
-                    yield pa.RecordBatch.from_arrays(columns, names if kinds is None else None, schema=kinds)
-                    del columns
+                    if dictionaries:
+                        yield batch.select(list(names))
+                    else:
+                        yield pa.RecordBatch.from_arrays([batch[name] for name in names], schema=plain)
                     del batch  # lists are large: the next ones are to come into its memory
                 continue
             in_file = pyarrow_to_schema(written)

@@ -17,7 +17,6 @@ added when the newest of those it replaced was.
 
 from __future__ import annotations
 
-import importlib.resources
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -25,14 +24,16 @@ from datetime import date, datetime
 
 import duckdb
 import pyarrow as pa
+from pyiceberg.io import FileIO
 
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import computed_until, day_files, day_sql, read_until, replace_days, touched_days
+from lakehouse.duck import sql_file
 from lakehouse.gold.bars import STRINGS, minute_bars
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
 from lakehouse.quality.partition import TRADED, traded
-from lakehouse.reading import read_batches
+from lakehouse.reading import ROW_GROUP, read_batches
 from lakehouse.snapshots import SnapshotFiles
 from lakehouse.tables import arrow_schema
 
@@ -42,8 +43,6 @@ SOURCE = "silver.trades"
 DAILY = "gold.daily_trading_summary"
 TABLES = ("gold.minute_bars", DAILY, "gold.market_overview", "gold.sector_daily")
 """In the order they are committed; each later one is computed from the ones before."""
-BATCH_ROWS = 122_880
-"""Trades looked at together."""
 DAYS_AT_ONCE = 14
 """Memory holds the bars of so many days, half a million with 24 symbols; then they are committed."""
 
@@ -88,7 +87,7 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
     written = dict.fromkeys(TABLES, 0)
     for first in range(0, len(days), DAYS_AT_ONCE):
         some = days[first : first + DAYS_AT_ONCE]
-        bars = day_bars(session, snapshot, some)
+        bars = day_bars(silver.io, snapshot, some)
         with session.connection.cursor() as cursor:
             rows = compute(cursor, bars, now, behind)
             trades = [traded(day_sql(snapshot, day)) for day in some]
@@ -102,14 +101,13 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
     return result
 
 
-def day_bars(session: BatchSession, snapshot: SnapshotFiles, days: Sequence[date]) -> pa.Table:
+def day_bars(io: FileIO, snapshot: SnapshotFiles, days: Sequence[date]) -> pa.Table:
     """Minute bars of whole days of silver.trades. Memory holds the bars, and of the trades a batch."""
-    io = session.catalog.load_table(SOURCE).io
 
     def of(day: date) -> pa.Table:
         files = day_files(snapshot, day)
         return minute_bars(
-            day, lambda names: read_batches(io, snapshot, files, names, BATCH_ROWS, dictionaries=STRINGS)
+            day, lambda names: read_batches(io, snapshot, files, names, ROW_GROUP, dictionaries=STRINGS)
         )
 
     return pa.concat_tables(map(of, days))
@@ -131,12 +129,8 @@ def compute(
     for name in TABLES:
         if name not in {*tables, DAILY}:  # the tables after the daily one are computed from it
             continue
-        selected = cursor.execute(_sql(f"{name.split('.')[1]}_rows.sql"), {"aggregated_at": now})
+        selected = cursor.execute(sql_file("gold", f"{name.split('.')[1]}_rows.sql"), {"aggregated_at": now})
         rows[name] = selected.to_arrow_table().cast(arrow_schema(name))
         if name == DAILY:
             cursor.register("daily", rows[name])
     return {name: rows[name] for name in tables}
-
-
-def _sql(name: str) -> str:
-    return (importlib.resources.files("lakehouse.gold") / name).read_text(encoding="utf-8")

@@ -13,7 +13,6 @@ Days are UTC dates. A day is worked on for some agents at a time, so that memory
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import logging
 import math
@@ -28,6 +27,7 @@ from pyiceberg.table import Table
 
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import all_days, computed_until, day_files, day_sql, read_until, replace_days, touched_days
+from lakehouse.duck import sql_file
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
 from lakehouse.snapshots import SnapshotFiles
@@ -136,7 +136,7 @@ def compute_day(
         parts: into so many the agents are divided, to be worked on one after the other.
     """
     cursor.execute(f"create or replace temp view trades as {trades}")
-    cursor.execute(f"create or replace temp table closes as {_sql('closes.sql')}")
+    cursor.execute(f"create or replace temp table closes as {sql_file('gold', 'closes.sql')}")
     cursor.register("all_carried", carried)
     parameters = {"day": (day - EPOCH_DAY).days, "aggregated_at": now}
     found: dict[str, list[pa.Table]] = {PERFORMANCE: [], POSITIONS: []}
@@ -148,9 +148,9 @@ def compute_day(
             "select buyer_agent_id as agent_id from trades union select seller_agent_id from trades) "
             f"where {mine}"
         )
-        cursor.execute(_sql("fifo.sql"))
+        cursor.execute(sql_file("gold", "fifo.sql"))
         for name, tables in found.items():
-            rows = cursor.execute(_sql(f"{name.split('.')[1]}_rows.sql"), parameters).to_arrow_table()
+            rows = cursor.execute(sql_file("gold", f"{name.split('.')[1]}_rows.sql"), parameters).to_arrow_table()
             tables.append(rows.cast(arrow_schema(name)))
     return {name: pa.concat_tables(tables) for name, tables in found.items()}
 
@@ -185,7 +185,3 @@ def open_positions(rows: pa.Table) -> pa.Table:
         .sort_by([("agent_id", "ascending"), ("symbol", "ascending")])
         .combine_chunks()
     )
-
-
-def _sql(name: str) -> str:
-    return (importlib.resources.files("lakehouse.gold") / name).read_text(encoding="utf-8")

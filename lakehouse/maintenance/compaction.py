@@ -47,6 +47,7 @@ from lakehouse.append import transaction
 from lakehouse.batch import BatchSession
 from lakehouse.duck import files_sql
 from lakehouse.maintenance.metrics import YIELDED, observed, removed
+from lakehouse.reading import ROW_GROUP
 from lakehouse.snapshots import EPOCH, DataFileEntry, SnapshotFiles, local_path
 from lakehouse.state import WATERMARK, carried, read_state, watermark_sequence
 from lakehouse.tables import TABLES
@@ -59,8 +60,6 @@ GROUP_BYTES = 16 * TARGET_BYTES
 """Most that one commit rewrites: the minutes of work a crash can cost, and the disk that sorting takes."""
 FEWEST_FILES = 8
 """Files of the open day worth a commit."""
-ROW_GROUP = 122_880
-"""Rows; DuckDB's own, so that it reads row groups on all threads and skips those without the symbol asked for."""
 ATTEMPTS = 20
 """Commits that others may slip in front of ours; each attempt takes a fraction of the second between theirs."""
 OPERATION = "compaction"

@@ -6,7 +6,6 @@ one commit; computing a day again gives the same rows.
 
 from __future__ import annotations
 
-import importlib.resources
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pyiceberg.table import Table
 
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import computed_until, day_sql, read_until, replace_days, touched_days
+from lakehouse.duck import sql_file
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
 from lakehouse.snapshots import SnapshotFiles
@@ -66,7 +66,7 @@ def _refine(session: BatchSession, target: Table, source: Table, also: Sequence[
 
 
 def _rows(session: BatchSession, snapshot: SnapshotFiles, days: Sequence[date]) -> Iterator[pa.Table]:
-    statement = (importlib.resources.files("lakehouse.silver") / "trader_activity_rows.sql").read_text("utf-8")
+    statement = sql_file("silver", "trader_activity_rows.sql")
     with session.connection.cursor() as cursor:
         for day in days:
             trades, now = day_sql(snapshot, day), session.clock()

@@ -116,7 +116,7 @@ def _side(lists: pa.LargeListArray) -> _Side:
     begins = lists.offsets.to_numpy()
     levels = lists.values
     price, quantity = levels.field("price"), levels.field("quantity")
-    if any(column.null_count for column in (lists, levels, price, quantity)):
+    if any(part.null_count for part in (lists, levels, price, quantity)):
         raise ValueError("a book has a side, a level, a price or a quantity that is null")
     sums, flags = np.zeros((5, len(lists)), np.int64), np.zeros((3, len(lists)), np.bool_)
     _look(begins, units(price), units(quantity), sums, flags)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lakehouse.batch import BatchSession
-from lakehouse.buffers import micros
+from lakehouse.buffers import column, micros
 
 DIM_SYMBOL = "dimensions.dim_symbol"
 COMPANY = ("company_name", "sector", "market_cap_category")
@@ -32,9 +32,8 @@ class Companies:
     def read(cls, session: BatchSession) -> Self:
         table = session.catalog.load_table(DIM_SYMBOL)
         rows = table.scan().to_arrow()
-        column = rows.schema.get_field_index("valid_to")
-        closed = pc.fill_null(rows["valid_to"], FOREVER)
-        rows = rows.set_column(column, "valid_to", closed).sort_by("symbol").combine_chunks()
+        at, closed = rows.schema.get_field_index("valid_to"), pc.fill_null(rows["valid_to"], FOREVER)
+        rows = rows.set_column(at, "valid_to", closed).sort_by("symbol").combine_chunks()
         return cls(str(table.metadata.current_snapshot_id), rows)
 
     def join(self, rows: pa.Table) -> pa.Table:
@@ -56,9 +55,7 @@ class Companies:
             found[holds] = version[holds]
         known = self.rows.select(COMPANY)
         known = pa.concat_tables([known, pa.table([[None]] * len(COMPANY), schema=known.schema)])
-        joined = beside(
-            rows, known.take(pa.Array.from_buffers(pa.int64(), len(found), [None, pa.py_buffer(found)]))
-        )
+        joined = beside(rows, known.take(column(pa.int64(), found)))
         again = np.concatenate([np.empty(0, np.int64), *twice])
         return pa.concat_tables([joined, joined.take(pa.array(again))]) if len(again) else joined
 

@@ -9,7 +9,6 @@ may hold it. Ids that count up, as an exchange's do, lie in few; of random ones 
 
 from __future__ import annotations
 
-import importlib.resources
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,11 +21,11 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
 from lakehouse.batch import BatchSession
-from lakehouse.buffers import packed
+from lakehouse.buffers import column, packed
 from lakehouse.days import day_files
-from lakehouse.duck import files_sql, quoted
+from lakehouse.duck import files_sql, quoted, sql_file
 from lakehouse.quality.gate import require
-from lakehouse.reading import read_batches
+from lakehouse.reading import ROW_GROUP, read_batches
 from lakehouse.silver.companies import DIM_SYMBOL, Companies, beside
 from lakehouse.silver.rejected import RecordKey, record_keys, reject
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles, local_path
@@ -54,7 +53,7 @@ class SilverStep:
     derive: Callable[[pa.Table], pa.Table] | None = None
     """Makes more columns of those that arrived, for the rules, the target or both; one of the same name takes the
     place of what arrived."""
-    batch_rows: int = 122_880
+    batch_rows: int = ROW_GROUP
     """Rows looked at together, and written as a row group: memory holds no more of those that are plainly new."""
     observe: Mapping[str, Callable[[pa.Table], pa.Table]] = field(default_factory=dict)
     """What its data contract asks of the new rows beside them: name → what makes it of rows of the target."""
@@ -108,6 +107,7 @@ class Judging:
         self._target = session.manifests.files(step.target, target)
         self._source = source
         self._schema, self._now = arrow_schema(step.target), session.clock()
+        self._rules = sql_file("silver", step.rules)
         self.result = StepResult()
         """What became of the rows, once they have all been asked for."""
         self.rejected = set[RecordKey]()
@@ -170,7 +170,7 @@ class Judging:
         others, with the rule they break."""
         rows, key = self._show(arrived), self._step.key
         found = self._cursor.execute(
-            f"select {_ROW}, broken, holds from (select {_ROW}, {key}, {sql_of(self._step.rules)} as broken, "
+            f"select {_ROW}, broken, holds from (select {_ROW}, {key}, {self._rules} as broken, "
             f"({where}) is true as holds from read) "
             f"where not holds or broken is not null or hash({key}) in (from doubtful)"
         ).to_arrow_table()
@@ -187,7 +187,7 @@ class Judging:
             f"{_struct(step.content)} as content, broken, "
             "_ingested_at, _kafka_topic, _kafka_partition, _kafka_offset from suspects"
         )
-        cursor.execute(sql_of("judged.sql"), {"key": step.key})
+        cursor.execute(sql_file("silver", "judged.sql"), {"key": step.key})
         rejected = cursor.execute(
             f"select suspects.* exclude ({_ROW}, broken), rule, why "
             f"from judged join suspects on suspects.{_ROW} = judged.id "
@@ -242,7 +242,7 @@ def _without(rows: pa.Table, numbers: pa.ChunkedArray) -> pa.Table:
         return rows
     keep = np.ones(rows.num_rows, np.bool_)
     keep[numbers.to_numpy()] = False
-    return rows.filter(pa.Array.from_buffers(pa.bool_(), len(keep), [None, pa.py_buffer(packed(keep))]))
+    return rows.filter(column(pa.bool_(), packed(keep), len(keep)))
 
 
 def _doubt(
@@ -310,7 +310,3 @@ def _may_hold(snapshot: SnapshotFiles, bounds: Sequence[tuple[str, str]]) -> lis
 
 def _struct(columns: Sequence[str]) -> str:
     return "{" + ", ".join(f"'{name}': {name}" for name in columns) + "}"
-
-
-def sql_of(name: str) -> str:
-    return (importlib.resources.files("lakehouse.silver") / name).read_text(encoding="utf-8")

@@ -33,11 +33,11 @@ from pyiceberg.table import Table
 from lakehouse.append import expire_snapshots, transaction
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import day_files, replace_days, window
-from lakehouse.duck import files_sql
+from lakehouse.duck import files_sql, sql_file
 from lakehouse.incremental import Watermark, appended_since, read_watermark
 from lakehouse.quality.layer import require_sound
 from lakehouse.silver.companies import COMPANY, DIM_SYMBOL, Companies
-from lakehouse.silver.judging import Judging, SilverStep, StepResult, sql_of
+from lakehouse.silver.judging import Judging, SilverStep, StepResult
 from lakehouse.silver.rejected import RecordKey, keep_only, rejected_on
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles
 from lakehouse.state import STATE_PREFIX, WATERMARK, carried, read_state
@@ -225,7 +225,7 @@ def _reenrich(session: BatchSession, step: SilverStep, target: Table, companies:
         cursor.register("dim_symbol", companies.rows)
 
         def joined(select: str, files: Sequence[DataFileEntry], where: str = "") -> duckdb.DuckDBPyConnection:
-            silver = f"({files_sql(snapshot, files)}) as silver {sql_of('dim_symbol_join.sql')}"
+            silver = f"({files_sql(snapshot, files)}) as silver {sql_file('silver', 'dim_symbol_join.sql')}"
             return cursor.execute(f"select {select} from {silver} {where}")
 
         wrong = [f for f in snapshot.files if joined("1", [f], f"where {differs} limit 1").fetchone()]

@@ -68,10 +68,11 @@ def gold(home: Path) -> Run:
 
 def daily(home: Path) -> Run:
     def work(lake: BatchSession) -> int:
-        snapshot = lake.manifests.files(SOURCE, lake.catalog.load_table(SOURCE))
+        silver = lake.catalog.load_table(SOURCE)
+        snapshot = lake.manifests.files(SOURCE, silver)
         days = all_days(snapshot)
         with lake.connection.cursor() as cursor:
-            rows = compute(cursor, day_bars(lake, snapshot, days), lake.clock(), [DAILY])[DAILY]
+            rows = compute(cursor, day_bars(silver.io, snapshot, days), lake.clock(), [DAILY])[DAILY]
         return replace_days(lake, lake.catalog.load_table(DAILY), days, [rows], dict)
 
     return of_step(home, work)

@@ -150,8 +150,10 @@ def test_what_a_rule_refused_wrongly_comes_back(refined: BatchSession, monkeypat
     """With a rule gone, rows leave rejected_records for silver, and the sums still add up."""
     from lakehouse.silver import judging as module
 
-    sql, nothing_broken = module.sql_of, "cast(null as struct(rule varchar, reason varchar))"
-    monkeypatch.setattr(module, "sql_of", lambda name: nothing_broken if name == TRADES.rules else sql(name))
+    sql_file, nothing_broken = module.sql_file, "cast(null as struct(rule varchar, reason varchar))"
+    monkeypatch.setattr(
+        module, "sql_file", lambda *of: nothing_broken if of == ("silver", TRADES.rules) else sql_file(*of)
+    )
     monkeypatch.setattr(module, "require", lambda *_: None)
     rejected = len(rows(refined, "silver.rejected_records"))
     rebuild_day(refined, TRADES, MONDAY.date())
