@@ -11,7 +11,6 @@ dropped. So two writers that read the same partition cannot double a row either.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import time
@@ -23,39 +22,33 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyiceberg.exceptions import (
     CommitFailedException,
     CommitStateUnknownException,
     OAuthError,
     RESTError,
 )
-from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import (
-    ParquetFormatWriter,
     _check_pyarrow_schema_compatible,
     _determine_partitions,
-    parquet_path_to_id_mapping,
+    _to_requested_schema,
     pyarrow_to_schema,
     schema_to_pyarrow,
-    write_file,
 )
-from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.manifest import DataFile
 from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
-from pyiceberg.table import Table, Transaction, WriteTask
+from pyiceberg.table import Table, Transaction
 from pyiceberg.table.locations import load_location_provider
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Summary
 from pyiceberg.table.update import TableUpdate, _apply_table_update, _TableMetadataUpdateContext
 from pyiceberg.table.update.snapshot import ExpireSnapshots
-from pyiceberg.typedef import EMPTY_DICT, Record
-from pyiceberg.types import LongType, TimestamptzType
+from pyiceberg.typedef import EMPTY_DICT
 from requests.exceptions import RequestException  # type: ignore[import-untyped]
 from sqlalchemy.exc import DBAPIError
 
 from lakehouse.retention import expirable
-from lakehouse.spec import KEY_PROPERTY
 from lakehouse.state import (
     OFFSETS,
     RESETS,
@@ -67,6 +60,7 @@ from lakehouse.state import (
     offset_resets,
     read_state,
 )
+from lakehouse.writing import FileWriter
 
 log = logging.getLogger(__name__)
 
@@ -129,41 +123,33 @@ class FastTransaction(Transaction):
         snapshot_properties: dict[str, str] = EMPTY_DICT,
         branch: str | None = MAIN_BRANCH,
     ) -> None:
-        """As pyiceberg's, but rows that all belong to one partition are written as they are.
-
-        It would copy them twice to divide them, which costs half of what writing them does.
-        """
-        metadata = self.table_metadata
-        version = metadata.format_version
-        partition = _only_partition(metadata, df)
-        if partition is None:
-            super().append(df, snapshot_properties, branch)
-            return
-        _check_compatible(metadata, df.schema)
-        schema = pyarrow_to_schema(df.schema, metadata.schema().name_mapping, format_version=version)
-        with self._append_snapshot_producer(snapshot_properties, branch=branch) as files:
-            task = WriteTask(files.commit_uuid, 0, schema, df.to_batches(), partition_key=partition)
-            for file in write_file(self._table.io, metadata, iter([task])):
-                files.append_data_file(file)
+        """As pyiceberg's, but written by :meth:`write`."""
+        tables = [df] if isinstance(df, pa.Table) else (pa.Table.from_batches([batch]) for batch in df)
+        files = self.write(tables)
+        with self.removed_on_error(files):
+            self.append_files(files, snapshot_properties, branch)
 
     def write(self, tables: Iterable[pa.Table]) -> list[DataFile]:
         """Write rows as they come, a file for each partition, so that memory never holds them all. Nothing refers
         to the files before :meth:`append_files`. Whatever ``tables`` raises: the files are removed.
 
         Args:
-            tables: in the table's Arrow schema.
+            tables: rows that the table can hold; best in its Arrow schema.
+
+        Raises:
+            ValueError: it cannot hold them.
         """
         metadata = self.table_metadata
-        commit, writers = uuid.uuid4(), dict[Any, _FileWriter]()
+        locations = load_location_provider(metadata.location, metadata.properties)
+        commit, writers = uuid.uuid4(), dict[Any, FileWriter]()
         try:
             for table in tables:
-                _check_compatible(metadata, table.schema)
-                for partition, rows in _divided(metadata, table):
-                    key = None if partition is None else partition.partition
-                    if key not in writers:
-                        task = WriteTask(commit, len(writers), metadata.schema(), [], partition_key=partition)
-                        writers[key] = _FileWriter(self._table.io, metadata, task)
-                    writers[key].write(rows)
+                for partition, rows in _divided(metadata, _conformed(metadata, table)):
+                    values = None if partition is None else partition.partition
+                    if values not in writers:
+                        path = locations.new_data_location(f"{commit}-{len(writers):05d}.parquet", partition)
+                        writers[values] = FileWriter(self._table.io, metadata, path, values)
+                    writers[values].write(rows)
                     del rows
                 del table
             return [writer.finish() for writer in writers.values()]
@@ -182,92 +168,49 @@ class FastTransaction(Transaction):
                 self._table.io.delete(file.file_path)
             raise
 
-    def append_files(self, files: Sequence[DataFile], snapshot_properties: dict[str, str]) -> None:
+    def append_files(
+        self, files: Sequence[DataFile], snapshot_properties: dict[str, str], branch: str | None = MAIN_BRANCH
+    ) -> None:
         """A snapshot with the ``files``; where there are none, with the properties alone."""
-        with self._append_snapshot_producer(snapshot_properties, branch=MAIN_BRANCH) as producer:
+        with self._append_snapshot_producer(snapshot_properties, branch=branch) as producer:
             for file in files:
                 producer.append_data_file(file)
 
 
-class _FileWriter(ParquetFormatWriter):
-    """A data file as pyiceberg writes it, but part by part, each a row group; numbers that mostly rise are kept as
-    their differences, and for ids, which are all different, no dictionary is begun: both are cheaper to write, and
-    such columns take a third of the space or less."""
+def _conformed(metadata: TableMetadata, rows: pa.Table) -> pa.Table:
+    """Rows with the columns that the table has by now, where some were added since the writer began.
 
-    def __init__(self, io: FileIO, metadata: TableMetadata, task: WriteTask) -> None:
-        locations = load_location_provider(metadata.location, metadata.properties)
-        self._path = locations.new_data_location(task.generate_data_file_filename("parquet"), task.partition_key)
-        self._io, self._spec_id = io, metadata.default_spec_id
-        self._partition = Record() if task.partition_key is None else task.partition_key.partition
-        self._schema = schema_to_pyarrow(metadata.schema())
-        super().__init__(io.new_output(self._path), metadata.schema(), metadata.properties)
+    Rows in the table's own schema are recognised at a glance: pyiceberg's check takes 10 to 50 ms.
 
-    def write(self, table: pa.Table) -> None:
-        if self._writer is None:
-            self._fos = self._output_file.create(overwrite=True)
-            rising = [
-                field.name
-                for field in self._file_schema.fields
-                if isinstance(field.field_type, (LongType, TimestamptzType))
-            ]
-            different = {*rising, *json.loads(self._properties.get(KEY_PROPERTY, "[]"))}
-            self._writer = pq.ParquetWriter(
-                self._fos,
-                self._schema,
-                store_decimal_as_integer=True,
-                use_dictionary=[p for p in parquet_path_to_id_mapping(self._file_schema) if p not in different],
-                column_encoding=dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
-                **self._parquet_writer_kwargs,
-            )
-        for batch in table.to_batches():
-            named = pa.RecordBatch.from_arrays(batch.columns, schema=self._schema)
-            self._writer.write_batch(named, self._row_group_size)
-
-    def finish(self) -> DataFile:
-        """Close the file; its statistics."""
-        statistics = self.close()
-        return DataFile.from_args(
-            content=DataFileContent.DATA,
-            file_path=self._path,
-            file_format=FileFormat.PARQUET,
-            partition=self._partition,
-            file_size_in_bytes=len(self._output_file),
-            sort_order_id=None,
-            spec_id=self._spec_id,
-            equality_ids=None,
-            key_metadata=None,
-            **statistics.to_serialized_dict(),
-        )
-
-    def remove(self) -> None:
-        """Leave nothing of the file."""
-        if self._writer is not None:
-            if self._writer.is_open:
-                self.close()
-            self._io.delete(self._path)
-
-
-def _check_compatible(metadata: TableMetadata, schema: pa.Schema) -> None:
-    """Raises ValueError: rows of this schema are none of the table's. Where the schema is the table's own, that is
-    seen at a glance: pyiceberg makes a table of words for a message, which takes 10 to 50 ms."""
-    if schema != schema_to_pyarrow(metadata.schema(), include_field_ids=False):
-        _check_pyarrow_schema_compatible(metadata.schema(), schema, format_version=metadata.format_version)
+    Raises:
+        ValueError: these are no rows of the table.
+    """
+    if rows.schema == schema_to_pyarrow(metadata.schema(), include_field_ids=False):
+        return rows
+    schema, version = metadata.schema(), metadata.format_version
+    _check_pyarrow_schema_compatible(schema, rows.schema, format_version=version)
+    given = pyarrow_to_schema(rows.schema, schema.name_mapping, format_version=version)
+    batches = [_to_requested_schema(schema, given, batch) for batch in rows.to_batches()]
+    return pa.Table.from_batches(batches, schema_to_pyarrow(schema, include_field_ids=False))
 
 
 def _divided(metadata: TableMetadata, rows: pa.Table) -> Iterator[tuple[PartitionKey | None, pa.Table]]:
     """Rows by the partition they belong to; the key is None where the table has no partitions."""
+    if not rows.num_rows:
+        return
     partition = _only_partition(metadata, rows)
     if partition is not None or not metadata.spec().fields:
         yield partition, rows
-    elif rows.num_rows:
+    else:
         for part in _determine_partitions(metadata.spec(), metadata.schema(), rows):
             yield part.partition_key, part.arrow_table_partition
 
 
-def _only_partition(metadata: TableMetadata, rows: pa.Table | pa.RecordBatchReader) -> PartitionKey | None:
-    """The partition that all rows belong to; None where they have to be divided, or there are none."""
+def _only_partition(metadata: TableMetadata, rows: pa.Table) -> PartitionKey | None:
+    """The partition that all rows belong to; None where they have to be divided, which copies them twice and costs
+    half of what writing them does."""
     spec, schema = metadata.spec(), metadata.schema()
-    if isinstance(rows, pa.RecordBatchReader) or len(spec.fields) != 1 or not rows.num_rows:
+    if len(spec.fields) != 1:
         return None
     (field,) = spec.fields
     if not field.transform.preserves_order:  # else the bounds stand for all

@@ -59,7 +59,7 @@ def optional(*columns: Column) -> tuple[Column, ...]:
 
 
 EVENT = (
-    Column("event_id", TEXT, "Id of the event, unique across sessions"),
+    Column("event_id", TEXT, "Id of the event, unique across sessions", distinct=True),
     Column("timestamp", TIME, "Event time"),
     Column("sequence", LONG, "Position in the exchange session", required=False),
 )
@@ -78,12 +78,12 @@ KAFKA = (
 )
 TRADE = (
     *EVENT,
-    Column("trade_id", TEXT, "Id of the trade, unique across sessions"),
+    Column("trade_id", TEXT, "Id of the trade, unique across sessions", distinct=True),
     SYMBOL,
     Column("price", PRICE, "Price of one share"),
     Column("quantity", PRICE, "Quantity traded"),
-    Column("buy_order_id", TEXT, "Order of the buyer"),
-    Column("sell_order_id", TEXT, "Order of the seller"),
+    Column("buy_order_id", TEXT, "Order of the buyer", distinct=True),
+    Column("sell_order_id", TEXT, "Order of the seller", distinct=True),
     Column("buyer_agent_id", TEXT, "Agent that bought"),
     Column("seller_agent_id", TEXT, "Agent that sold"),
     Column("is_aggressive_buy", BOOL, "True when the buyer was the aggressor"),
@@ -101,7 +101,7 @@ QUOTE = (
 ORDER = (
     Column("event_type", TEXT, "OrderPlaced or OrderCancelled"),
     *EVENT,
-    Column("order_id", TEXT, "Id of the order"),
+    Column("order_id", TEXT, "Id of the order", distinct=True),
     SYMBOL,
     SIDE,
     *optional(

@@ -16,6 +16,7 @@ from pyiceberg.types import DateType, IcebergType, NestedField
 
 OWN_PROPERTIES = "tickhouse."
 KEY_PROPERTY = OWN_PROPERTIES + "key"
+DISTINCT_PROPERTY = OWN_PROPERTIES + "distinct-columns"
 
 WRITE_PROPERTIES = {
     "format-version": "2",
@@ -50,6 +51,8 @@ class Column:
     required: bool = True
     was: str | None = None
     """Name it had before: a table that still has that one gets it renamed."""
+    distinct: bool = False
+    """Its values hardly repeat: files have no dictionary of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class TableSpec:
             OWN_PROPERTIES + "owner": self.owner,
             OWN_PROPERTIES + "tags": json.dumps(self.tags),
             KEY_PROPERTY: json.dumps(self.key),
+            DISTINCT_PROPERTY: json.dumps([c.name for c in self.columns if c.distinct]),
             OWN_PROPERTIES + "personal-columns": json.dumps(self.personal),
         }
         return WRITE_PROPERTIES | bounds | named

@@ -29,11 +29,9 @@ from datetime import date, timedelta
 import duckdb
 import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
-from pyiceberg.io.pyarrow import ParquetFormatWriter, schema_to_pyarrow
+from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import (
     DataFile,
-    DataFileContent,
-    FileFormat,
     ManifestContent,
     ManifestEntry,
     ManifestEntryStatus,
@@ -52,6 +50,7 @@ from lakehouse.reading import ROW_GROUP
 from lakehouse.snapshots import EPOCH, DataFileEntry, SnapshotFiles, local_path
 from lakehouse.state import WATERMARK, carried, read_state, watermark_sequence
 from lakehouse.tables import TABLES
+from lakehouse.writing import FileWriter
 
 log = logging.getLogger(__name__)
 
@@ -297,7 +296,8 @@ def _sorter(session: BatchSession) -> duckdb.DuckDBPyConnection:
     limit = "select parse_formatted_bytes(current_setting('memory_limit'))"
     (allowed,) = session.connection.cursor().execute(limit).fetchone() or (SORT_BYTES,)
     least = f"{min(allowed, SORT_BYTES)}B"
-    return connect(session.settings.model_copy(update={"query_memory_limit": least, "query_threads": 1}))
+    settings = session.settings.model_copy(update={"query_memory_limit": least, "query_threads": 1})
+    return connect(settings, ("httpfs",))
 
 
 def _numbered(batches: pa.RecordBatchReader) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -314,23 +314,12 @@ def _write(table: Table, like: DataFile, rows: Iterator[pa.Table], number: int) 
     schema, spec = table.schema(), table.spec()
     name = f"compacted-{uuid.uuid4()}-{number:05d}.parquet"
     partition = f"{spec.partition_to_path(like.partition, schema)}/" if spec.fields else ""
-    output = table.io.new_output(table.location_provider().new_data_location(f"{partition}{name}"))
-    writer = ParquetFormatWriter(output, schema, table.properties)
+    path = table.location_provider().new_data_location(f"{partition}{name}")
+    writer = FileWriter(table.io, table.metadata, path, like.partition, table.sort_order().order_id)
     with writer:
-        for batch in rows:
-            writer.write(batch)
-    return DataFile.from_args(
-        content=DataFileContent.DATA,
-        file_path=output.location,
-        file_format=FileFormat.PARQUET,
-        partition=like.partition,
-        file_size_in_bytes=len(output),
-        sort_order_id=table.sort_order().order_id,
-        spec_id=spec.spec_id,
-        equality_ids=None,
-        key_metadata=None,
-        **writer.result().to_serialized_dict(),
-    )
+        for part in rows:
+            writer.write(part)
+        return writer.finish()
 
 
 class _ReplaceFiles(_OverwriteFiles):

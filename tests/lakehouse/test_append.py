@@ -16,6 +16,7 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitStateUnknownException
 from pyiceberg.table import Table, Transaction
+from pyiceberg.types import StringType
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -205,9 +206,18 @@ def test_a_partition_that_began_anew_counts_from_its_new_offsets_once(catalog: C
     assert offset_resets(head) == {TOPIC: {0: 1}}
 
 
+def test_a_writer_that_is_older_than_a_column_leaves_it_empty(catalog: Catalog, table: Table) -> None:
+    with catalog.load_table(NAME).update_schema() as update:
+        update.add_column("venue", StringType())
+    append_exactly_once(table, rows(range(2)), {TOPIC: {0: 2}})
+    append_exactly_once(catalog.load_table(NAME), rows(range(2, 4)), {TOPIC: {0: 4}})
+    assert stored(catalog) == positions(range(4))
+    assert catalog.load_table(NAME).scan().to_arrow()["venue"].to_pylist() == [None] * 4
+
+
 @pytest.mark.parametrize("days", [(0,), (0, 1), (-1, 0, 0)])
 def test_files_are_as_pyiceberg_would_write_them(table: Table, days: tuple[int, ...]) -> None:
-    """Rows of one day take a shorter way."""
+    """But for how their columns are encoded. Rows of one day take a shorter way."""
     column = pa.array([NOW + timedelta(days=day) for day in days], pa.timestamp("us", "UTC"))
     place, field = 1, arrow_schema(NAME).field("timestamp")
     given = rows(range(len(days))).set_column(place, field, column)

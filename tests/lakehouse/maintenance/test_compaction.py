@@ -103,6 +103,27 @@ def test_a_past_day_becomes_one_sorted_file_with_the_same_rows(
     assert compact(session, NAME) == Compacted(NAME), "nothing is left to do"
 
 
+@pytest.mark.usefixtures("unread")
+def test_a_compacted_file_is_encoded_as_those_it_replaces(session: BatchSession, bronze: Bronze) -> None:
+    bronze.trades({})
+    refine_trades(session)
+    bronze.trades({})
+    refine_trades(session)
+
+    def encodings() -> dict[str, set[str]]:
+        entry = live_entries(session.catalog.load_table("silver.trades"))[0]
+        group = pq.read_metadata(local_path(entry.data_file.file_path)).row_group(0)
+        columns = [group.column(number) for number in range(group.num_columns)]
+        return {column.path_in_schema: set(column.encodings) for column in columns}
+
+    before = encodings()
+    assert before["timestamp"] == {"RLE", "DELTA_BINARY_PACKED"}
+    assert before["trade_id"] == {"RLE", "PLAIN"}
+    assert "RLE_DICTIONARY" in before["symbol"]
+    assert compact(session, "silver.trades", fewest_files=2).files_before == 2
+    assert encodings() == before
+
+
 @pytest.mark.usefixtures("alone")
 def test_a_late_row_joins_its_day_and_the_rest_is_left_alone(
     session: BatchSession, catalog: Catalog, bronze: Bronze
@@ -339,7 +360,7 @@ def test_a_crash_leaves_the_table_before_or_after_and_the_next_run_ends_it(
         if point == "reading":
             patched.setattr(compaction, "files_sql", die)
         elif point == "writing":
-            patched.setattr(compaction.ParquetFormatWriter, "result", die)
+            patched.setattr(compaction.FileWriter, "finish", die)
         else:
             commit_faults.at_next_commit(NAME, point)
         with pytest.raises(ProcessLookupError):
