@@ -6,7 +6,7 @@ tags, columns with meaning, type and nullability) is written from the table's de
 contracts as Soda takes them.
 
 A check may name other tables, as ``silver.trades``, and what the run has observed: ``observed.day``,
-``observed.nulls``, ``observed.statistics``, ``observed.traded`` and ``observed.unsorted``
+``observed.nulls``, ``observed.statistics``, ``observed.traded`` and ``observed.misstated``
 (:mod:`lakehouse.quality.partition`). Where one of these is not known, as of rows about to be committed, the checks
 that name it are left out. Soda's attributes of
 a check say what it is about (``dimension``: accuracy where nothing is said) and what to measure of each day to

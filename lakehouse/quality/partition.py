@@ -36,7 +36,7 @@ from lakehouse.tables import TABLES
 
 SCORES = "quality.scores"
 TRADES, TRADED = "silver.trades", "observed.traded"
-BOOKS, UNSORTED = "silver.orderbook", "observed.unsorted"
+BOOKS, MISSTATED = "silver.orderbook", "observed.misstated"
 DAYS_COMPARED = 7
 """Days before the one that is checked."""
 DAYS_NEEDED = 3
@@ -110,7 +110,7 @@ def read_partition(
     if TRADES in TABLES[table].follows:
         views[TRADED] = traded(_seen_by(session, table, loaded, TRADES, day))
     if table == BOOKS:
-        views[UNSORTED] = unsorted(_select(snapshot, day))
+        views[MISSTATED] = cursor.execute(misstated(_select(snapshot, day))).to_arrow_table()
     asked = {
         f"{_NULLS}{c.name}": f'avg(cast("{c.name}" is null as integer))'
         for c in TABLES[table].columns
@@ -182,20 +182,35 @@ def traded(trades: str) -> str:
     )
 
 
-def unsorted(books: str) -> str:
-    """Select statement: the ``event_id`` of books whose bids rise, or whose asks fall, anywhere.
+def misstated(books: str) -> str:
+    """Select statement: the ``event_id`` of books that do not say what their levels do, and what is ``wrong`` with
+    them: ``order`` (bids rise or asks fall), ``best``, ``depth`` or ``levels``.
 
-    The step that writes the table knows them without SQL, which takes as long as all else that is asked of books
-    (:func:`lakehouse.silver.books.unsorted`).
+    The step that writes the table knows them without SQL, which takes longer than all else that is asked of books
+    (:func:`lakehouse.silver.books.misstated`).
 
     Args:
-        books: select statement over rows with ``bids`` and ``asks``, best level first.
+        books: select statement over rows of silver.orderbook.
     """
     bids, asks = (
-        f"list_transform(list_zip({side}, {side}[2:], true), two -> two[1].price {wrong} two[2].price)"
-        for side, wrong in (("bids", "<"), ("asks", ">"))
+        f"list_bool_or(list_transform(list_zip({side}, {side}[2:], true), x -> x[1].price {than} x[2].price))"
+        for side, than in (("bids", "<"), ("asks", ">"))
     )
-    return f"select event_id from ({books}) where list_bool_or({bids}) or list_bool_or({asks})"
+    rules = {
+        "order": f"{bids} or {asks}",
+        "best": " or ".join(
+            f"best_{side}_{said} is distinct from {side}s[1].{of}"
+            for side in ("bid", "ask")
+            for said, of in (("price", "price"), ("qty", "quantity"))
+        ),
+        "depth": " or ".join(
+            f"{side}_depth <> coalesce(list_sum(list_transform({side}s, level -> level.quantity)), 0)"
+            for side in ("bid", "ask")
+        ),
+        "levels": "bid_levels <> len(bids) or ask_levels <> len(asks)",
+    }
+    wrong = ", ".join(f"if({rule}, '{name}', null)" for name, rule in rules.items())
+    return f"from (select event_id, unnest([{wrong}]) as wrong from ({books})) where wrong is not null"
 
 
 def _select(snapshot: SnapshotFiles, day: date) -> str:

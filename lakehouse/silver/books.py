@@ -33,6 +33,13 @@ SUMMARY = pa.schema(
         pa.field("levels_positive", pa.bool_(), nullable=False),
     ]
 )
+SAID = {
+    "best": ("best_bid_price", "best_bid_qty", "best_ask_price", "best_ask_qty"),
+    "depth": ("bid_depth", "ask_depth"),
+    "levels": ("bid_levels", "ask_levels"),
+}
+"""What a row of silver.orderbook says that its levels say, too."""
+_MISSTATED = pa.schema([("event_id", pa.large_string()), ("wrong", pa.string())])
 
 
 def summed_up(books: pa.Table) -> pa.Table:
@@ -65,18 +72,44 @@ def spread(quotes: pa.Table) -> pa.Table:
     return pa.table({"spread": pa.chunked_array(parts, _PRICE)})
 
 
-def unsorted(books: pa.Table) -> pa.Table:
-    """The ``event_id`` of books whose bids rise, or whose asks fall, anywhere. Raises: as :func:`summed_up`."""
-    found = [pa.table({"event_id": pa.array([], pa.large_string())})]
-    for batch in books.select(["event_id", "bids", "asks"]).to_batches():
-        wrong = _side(batch["bids"]).rises | _side(batch["asks"]).falls
-        if wrong.any():
-            found.append(pa.Table.from_batches([batch.select(["event_id"]).filter(pa.array(wrong))]))
-    return pa.concat_tables(found, promote_options="default")
+def misstated(books: pa.Table) -> pa.Table:
+    """The ``event_id`` of rows that do not say what their levels do, and what is ``wrong``: the ``order`` of the
+    levels, because bids rise or asks fall anywhere, or a name in :data:`SAID`.
+
+    Args:
+        books: as for :func:`summed_up`, with the columns of :data:`SAID`.
+
+    Raises:
+        ValueError: something in a level is null.
+    """
+    found = [_MISSTATED.empty_table()]
+    said = [name for names in SAID.values() for name in names]
+    for batch in books.select(["event_id", "bids", "asks", *said]).to_batches():
+        bids, asks = _side(batch["bids"]), _side(batch["asks"])
+        says, wrong = _summary(bids, asks), {"order": bids.rises | asks.falls}
+        for what, names in SAID.items():
+            wrong[what] = np.any([_differ(batch[name], says[name]) for name in names], axis=0)
+        for what, flags in wrong.items():
+            if flags.any():
+                ids = batch["event_id"].filter(column(pa.bool_(), packed(flags), len(flags)))
+                found.append(pa.table([ids, [what] * len(ids)], schema=_MISSTATED))
+    return pa.concat_tables(found)
+
+
+def _differ(one: pa.Array, other: pa.Array) -> Flags:
+    """Where one is not what the other is; null is null."""
+    if one.equals(other):
+        return np.zeros(len(one), np.bool_)
+    differ = pc.or_(pc.fill_null(pc.not_equal(one, other), False), pc.xor(one.is_null(), other.is_null()))
+    flags: Flags = differ.to_numpy(zero_copy_only=False)
+    return flags
 
 
 def _summed_up(books: pa.RecordBatch) -> pa.RecordBatch:
-    bids, asks = _side(books["bids"]), _side(books["asks"])
+    return _summary(_side(books["bids"]), _side(books["asks"]))
+
+
+def _summary(bids: _Side, asks: _Side) -> pa.RecordBatch:
     some_bids, some_asks = bids.levels > 0, asks.levels > 0
     possible = some_bids & some_asks & (bids.price > 0) & (bids.price < asks.price)
     columns = {
@@ -90,7 +123,7 @@ def _summed_up(books: pa.RecordBatch) -> pa.RecordBatch:
         "ask_depth": halves_added(_VOLUME, asks.depth_above, asks.depth_below),
         "bid_levels": column(pa.int32(), bids.levels.astype(np.int32)),
         "ask_levels": column(pa.int32(), asks.levels.astype(np.int32)),
-        "levels_positive": column(pa.bool_(), packed(bids.positive & asks.positive), len(books)),
+        "levels_positive": column(pa.bool_(), packed(bids.positive & asks.positive), len(bids.levels)),
     }
     return pa.RecordBatch.from_arrays([columns[name] for name in SUMMARY.names], schema=SUMMARY)
 

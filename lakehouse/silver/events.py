@@ -7,8 +7,8 @@ In: the bronze table since the last run, ``dimensions.dim_symbol``. Out: the sil
 from __future__ import annotations
 
 from lakehouse.batch import BatchSession
-from lakehouse.quality.partition import UNSORTED
-from lakehouse.silver.books import spread, summed_up, unsorted
+from lakehouse.quality.partition import MISSTATED
+from lakehouse.silver.books import misstated, spread, summed_up
 from lakehouse.silver.judging import SilverStep, StepResult
 from lakehouse.silver.step import refine
 
@@ -37,7 +37,7 @@ ORDERBOOK = SilverStep(
     rules="orderbook_rules.sql",
     derive=summed_up,
     batch_rows=20_480,
-    observe={UNSORTED: unsorted},
+    observe={MISSTATED: misstated},
 )
 QUOTES = SilverStep(
     source="bronze.quotes",

@@ -106,7 +106,6 @@ def test_good_rows_pass_every_check(contract: str) -> None:
         ("silver.trades", {"symbol": None}, "columns.symbol.checks.missing"),
         ("silver.orderbook", {"best_bid_price": Decimal(11)}, "checks.failed_rows.book_not_crossed"),
         ("silver.orderbook", {"spread": Decimal(2)}, "checks.failed_rows.spread_consistent"),
-        ("silver.orderbook", {"bid_depth": Decimal("0.5")}, "checks.failed_rows.depth_consistent"),
         ("gold.daily_trading_summary", {"high_price": Decimal("10.9")}, "checks.failed_rows.high_highest"),
         ("gold.daily_trading_summary", {"low_price": Decimal("10.4")}, "checks.failed_rows.low_lowest"),
         ("gold.daily_trading_summary", {"vwap": Decimal("12.1")}, "checks.failed_rows.vwap_in_range"),

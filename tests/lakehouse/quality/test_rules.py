@@ -14,7 +14,7 @@ from lakehouse.batch import BatchSession
 from lakehouse.quality.contract import CheckOutcome, load_soda, verify
 from lakehouse.quality.definition import DATA_SOURCE, FOLDER, LAYERS, contract, contracts, mentioned, statistics
 from lakehouse.quality.layer import check, last_scores
-from lakehouse.quality.partition import BOOKS, TRADED, UNSORTED, observed, traded, unsorted
+from lakehouse.quality.partition import BOOKS, MISSTATED, TRADED, misstated, observed, traded
 from lakehouse.tables import TABLES, arrow_schema
 from tests.lakehouse.quality.market import AFTER, MIDNIGHT
 from tests.lakehouse.quality.mutations import FAULTS, Views, rules
@@ -52,10 +52,10 @@ def good(market_tables: dict[str, pa.Table]) -> Views:
         connection.register("trades", market_tables["silver.trades"])
         sums = connection.execute(traded("from trades")).to_arrow_table()
         connection.register("books", market_tables[BOOKS])
-        wrong = connection.execute(unsorted("from books")).to_arrow_table()
+        wrong = connection.execute(misstated("from books")).to_arrow_table()
     return (
         market_tables
-        | {"bronze.trading_halts": halts, "silver.rejected_records": rejected, TRADED: sums, UNSORTED: wrong}
+        | {"bronze.trading_halts": halts, "silver.rejected_records": rejected, TRADED: sums, MISSTATED: wrong}
         | observed(AFTER, age_seconds=1)
     )
 
@@ -65,7 +65,7 @@ def failing(table: str, views: Views) -> dict[str, CheckOutcome]:
         name: rows for name, rows in views.items() if name in mentioned(table) or name.startswith("observed.")
     }
     if table == BOOKS:
-        asked[UNSORTED] = unsorted(f"from {BOOKS}")
+        asked[MISSTATED] = misstated(f"from {BOOKS}")
     return {outcome.rule: outcome for outcome in verify(table, asked) if outcome.outcome != "passed"}
 
 

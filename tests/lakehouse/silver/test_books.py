@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakehouse.quality.partition import unsorted as unsorted_sql
-from lakehouse.silver.books import SUMMARY, spread, summed_up, unsorted
+from lakehouse.quality.partition import misstated as misstated_sql
+from lakehouse.silver.books import SAID, SUMMARY, misstated, spread, summed_up
 from lakehouse.tables import arrow_schema
 
 SCHEMA = pa.schema([arrow_schema("silver.orderbook").field(name) for name in ("event_id", "bids", "asks")])
@@ -79,19 +79,45 @@ def test_a_depth_may_need_more_than_64_bits() -> None:
     assert found["bid_depth"] == EXACT.multiply(1000, LARGEST)
 
 
-@given(books, cuts)
-def test_unsorted_books_are_found_as_by_sql(listed: list[Book], cut_at: list[int]) -> None:
-    rows = table(listed, cut_at)
-    plain = [
-        str(number)
+@given(
+    books,
+    cuts,
+    st.dictionaries(
+        st.tuples(st.integers(0, 7), st.sampled_from([name for names in SAID.values() for name in names])),
+        st.sampled_from([1, -1, None]),
+        max_size=4,
+    ),
+)
+def test_books_that_do_not_say_what_their_levels_do_are_found_as_by_sql(
+    listed: list[Book], cut_at: list[int], falsified: dict[tuple[int, str], int | None]
+) -> None:
+    said = [plainly(book) for book in listed]
+    plain = {
+        (str(number), "order")
         for number, (bids, asks) in enumerate(listed)
         if any(one["price"] < two["price"] for one, two in pairwise(bids))
         or any(one["price"] > two["price"] for one, two in pairwise(asks))
-    ]
-    assert unsorted(rows)["event_id"].to_pylist() == plain
+    }
+    for (number, name), by in falsified.items():
+        kind = SUMMARY.field(name)
+        if number >= len(said) or (by is None and (said[number][name] is None or not kind.nullable)):
+            continue
+        told = said[number][name] or 0
+        if by is None or pa.types.is_integer(kind.type):
+            other = None if by is None else told + by
+        else:
+            other = EXACT.add(told, by * LAST) if abs(told) != LARGEST else Decimal(0)
+        said[number][name] = other
+        plain.add((str(number), next(what for what, names in SAID.items() if name in names)))
+    rows = table(listed, cut_at)
+    summary = pa.Table.from_pylist(said, SUMMARY)
+    for name in SUMMARY.names:
+        rows = rows.append_column(SUMMARY.field(name), summary[name])
+    found = misstated(rows)
+    assert sorted(zip(*found.to_pydict().values(), strict=True)) == sorted(plain)
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.register("books", rows)
-        assert [found for (found,) in connection.execute(unsorted_sql("from books")).fetchall()] == plain
+        assert sorted(connection.execute(misstated_sql("from books")).fetchall()) == sorted(plain)
 
 
 @pytest.mark.parametrize("null", ["side", "level", "price"])
