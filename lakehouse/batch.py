@@ -11,8 +11,8 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Self, TypeVar
+from datetime import UTC, date, datetime
+from typing import Any, Self, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -48,6 +48,8 @@ class BatchSession:
     manifests: ManifestCache = field(default_factory=ManifestCache)
     clock: Callable[[], datetime] = utc_now
     """Time of writing, for ``_processed_at`` and its like; never for event time."""
+    sums: dict[tuple[str, date], tuple[frozenset[str], Any]] = field(default_factory=dict)
+    """What steps made of the files of a day so far: see :func:`lakehouse.days.accumulated`."""
 
     @classmethod
     def open(cls, settings: LakehouseSettings) -> Self:

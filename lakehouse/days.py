@@ -10,8 +10,10 @@ compacted file counts as added when the newest of those it replaced was.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
+from typing import TypeVar
 
 import pyarrow as pa
 from pyiceberg.table import Table
@@ -22,6 +24,12 @@ from lakehouse.duck import files_sql
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles
 from lakehouse.state import WATERMARK, carried, read_state, watermark_sequence
 from lakehouse.tables import TABLES
+
+DAYS_KEPT = 2
+"""Days of which memory keeps what was made of them: the one that is written to, and one that something came late
+for."""
+
+T = TypeVar("T")
 
 
 def window(day: date) -> tuple[datetime, datetime]:
@@ -63,6 +71,40 @@ def _days_of(snapshot: SnapshotFiles, files: Iterable[DataFileEntry]) -> tuple[d
             )
         days.add(file.day)
     return tuple(sorted(days))
+
+
+@contextmanager
+def accumulated(
+    session: BatchSession,
+    name: str,
+    snapshot: SnapshotFiles,
+    day: date,
+    begin: Callable[[], T],
+    add: Callable[[T, Sequence[DataFileEntry]], T],
+    *,
+    anew: bool = False,
+) -> Iterator[T]:
+    """What ``add`` makes of the day's files, beginning with ``begin()``; what the session's run before has read is
+    not read again. So the cost of a day that is still written to depends on what came, not on what is there.
+
+    A file never changes. Where one that was read is gone, as after a compaction, all are read. While it is in use
+    nobody else gets it, and after an exception nobody at all: they read all files, too.
+
+    Args:
+        name: of what is made.
+        add: its result is handed to it again by the next run, with the files that came meanwhile.
+        anew: read all of them whatever was read before.
+    """
+    files = day_files(snapshot, day)
+    paths = frozenset(file.path for file in files)
+    read, found = session.sums.pop((name, day), (frozenset(), None))
+    if anew or found is None or not read <= paths:
+        read, found = frozenset(), begin()
+    found = add(found, [file for file in files if file.path not in read])
+    yield found
+    session.sums[name, day] = (paths, found)
+    for old in [key for key in list(session.sums) if key[0] == name][:-DAYS_KEPT]:
+        session.sums.pop(old, None)
 
 
 def read_until(table: Table) -> int:

@@ -1,4 +1,4 @@
-"""One-minute bars of a UTC day's trades, in one compiled pass. Pure.
+"""One-minute bars of a UTC day's trades, in one compiled pass; trades that come later are added. Pure.
 
 In: batches of trades in any order. Out: a row for each symbol and minute with trades, with exact sums.
 
@@ -60,25 +60,29 @@ def minute_bars(day: date, trades: Trades) -> pa.Table:
         ValueError: a trade is of another day.
         OverflowError: the sum of a bar's prices times quantities does not fit 38 digits.
     """
-    bars = _Bars((day - date(1970, 1, 1)).days * MINUTES)
-    for batch in trades(COLUMNS):
-        bars.add(batch)
+    bars = DayBars(day)
+    bars.add(trades(COLUMNS))
     bars.settle(trades)
     return bars.table()
 
 
-class _Bars:
-    """Bars, see ``_BAR``, in the order of their first trades."""
+class DayBars:
+    """The bars of a day so far, see ``_BAR``, in the order of their first trades."""
 
-    def __init__(self, first_minute: int) -> None:
-        self._first_minute = first_minute
+    def __init__(self, day: date) -> None:
+        self._first_minute = (day - date(1970, 1, 1)).days * MINUTES
         self._symbols, self._companies, self._sectors = (Codes[str | None]() for _ in range(3))
         self._place = np.full((0, MINUTES), -1, np.int32)
         """By symbol and minute, which bar."""
         self._bars = np.zeros(0, _BAR)
         self._count = 0
 
-    def add(self, trades: pa.RecordBatch) -> None:
+    def add(self, trades: Iterable[pa.RecordBatch]) -> None:
+        """Add trades, :data:`COLUMNS` of them. Raises: see :func:`minute_bars`; the bars are of no use then."""
+        for batch in trades:
+            self._add(batch)
+
+    def _add(self, trades: pa.RecordBatch) -> None:
         symbol, time = _coded(trades["symbol"], self._symbols), micros(trades["timestamp"])
         self._make_room(len(trades))
         self._of("close_row")[:] = -1
@@ -110,7 +114,11 @@ class _Bars:
             self._bars = roomier
 
     def settle(self, trades: Trades) -> None:
-        """Let trade ids decide where they have to."""
+        """Let trade ids decide where they have to, which is where trades agree that came since the last time.
+
+        Args:
+            trades: all that were added.
+        """
         bars = {end: np.flatnonzero(self._of(f"{end}_tied")) for end in ("open", "close")}
         times = np.unique(np.concatenate([self._of(f"{end}_time")[tied] for end, tied in bars.items()]))
         if not len(times):
@@ -127,6 +135,7 @@ class _Bars:
             self._of(end)[tied] = settled["price"].to_numpy()
             for field in fields:
                 self._of(field)[tied] = settled[field].to_numpy()
+            self._of(f"{end}_tied")[tied] = 0
 
     def _at(self, times: pa.Array, trades: pa.RecordBatch) -> pa.Table:
         """The trades of these times, as numbers: files may differ in how they keep strings."""
@@ -144,6 +153,7 @@ class _Bars:
         )
 
     def table(self) -> pa.Table:
+        """See :func:`minute_bars`; what is added afterwards changes nothing in it."""
         of = self._of
         volume, bought = ((of(f"{name}_above"), of(f"{name}_below")) for name in ("volume", "buy"))
         sold = tuple(all_ - part for all_, part in zip(volume, bought, strict=True))

@@ -1,8 +1,8 @@
-"""Gold: bars, daily summaries, sectors and the market, computed anew for every day that silver touched.
+"""Gold: bars, daily summaries, sectors and the market, written anew for every day that silver touched.
 
 In: ``silver.trades``. Out: ``gold.minute_bars``, ``gold.daily_trading_summary``, ``gold.market_overview``,
 ``gold.sector_daily``. One pass over a day's trades makes the minute bars, with exact sums; the rest follows
-from them.
+from them. A process keeps the bars of the newest days, and adds the trades that came since it last looked.
 
 On a crash: each table is brought up to date by one commit that replaces whole days and carries how far silver
 was read; it is refused when anybody else committed in between. Computing a day again gives the same rows, so
@@ -18,7 +18,7 @@ added when the newest of those it replaced was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -27,14 +27,14 @@ import pyarrow as pa
 from pyiceberg.io import FileIO
 
 from lakehouse.batch import BatchSession, compare_and_swap
-from lakehouse.days import computed_until, day_files, day_sql, read_until, replace_days, touched_days
+from lakehouse.days import accumulated, computed_until, day_files, read_until, replace_days, touched_days
 from lakehouse.duck import sql_file
-from lakehouse.gold.bars import STRINGS, minute_bars
+from lakehouse.gold.bars import COLUMNS, STRINGS, DayBars
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
-from lakehouse.quality.partition import TRADED, traded
+from lakehouse.quality.partition import TRADED, day_traded
 from lakehouse.reading import ROW_GROUP, read_batches
-from lakehouse.snapshots import SnapshotFiles
+from lakehouse.snapshots import DataFileEntry, SnapshotFiles
 from lakehouse.tables import arrow_schema
 
 log = logging.getLogger(__name__)
@@ -87,11 +87,10 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
     written = dict.fromkeys(TABLES, 0)
     for first in range(0, len(days), DAYS_AT_ONCE):
         some = days[first : first + DAYS_AT_ONCE]
-        bars = day_bars(silver.io, snapshot, some)
+        bars = pa.concat_tables(day_bars(session, silver.io, snapshot, day, anew=day in also) for day in some)
+        sums = pa.concat_tables(day_traded(session, "gold", snapshot, day, anew=day in also) for day in some)
         with session.connection.cursor() as cursor:
             rows = compute(cursor, bars, now, behind)
-            trades = [traded(day_sql(snapshot, day)) for day in some]
-            sums = cursor.execute(" union all ".join(trades)).to_arrow_table()
         require(session, rows, now, {TRADED: sums}, head.snapshot_id)
         state = computed_until(until) if some[-1] == days[-1] else {}
         for name in behind:
@@ -101,16 +100,21 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
     return result
 
 
-def day_bars(io: FileIO, snapshot: SnapshotFiles, days: Sequence[date]) -> pa.Table:
-    """Minute bars of whole days of silver.trades. Memory holds the bars, and of the trades a batch."""
+def day_bars(
+    session: BatchSession, io: FileIO, snapshot: SnapshotFiles, day: date, *, anew: bool = False
+) -> pa.Table:
+    """Minute bars of a day of silver.trades. Memory holds the bars, and of the trades a batch."""
 
-    def of(day: date) -> pa.Table:
-        files = day_files(snapshot, day)
-        return minute_bars(
-            day, lambda names: read_batches(io, snapshot, files, names, ROW_GROUP, dictionaries=STRINGS)
-        )
+    def columns(files: Sequence[DataFileEntry], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return read_batches(io, snapshot, files, names, ROW_GROUP, dictionaries=STRINGS)
 
-    return pa.concat_tables(map(of, days))
+    def add(bars: DayBars, files: Sequence[DataFileEntry]) -> DayBars:
+        bars.add(columns(files, COLUMNS))
+        bars.settle(lambda names: columns(day_files(snapshot, day), names))
+        return bars
+
+    with accumulated(session, "bars", snapshot, day, lambda: DayBars(day), add, anew=anew) as bars:
+        return bars.table()
 
 
 def compute(

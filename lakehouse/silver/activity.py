@@ -1,4 +1,6 @@
-"""``silver.trader_activity``: what an agent traded of a symbol on a day, computed anew for every day that changed.
+"""``silver.trader_activity``: what an agent traded of a symbol on a day, written anew for every day that changed.
+
+A process keeps the sums of the newest days, and adds the trades that came since it last looked.
 
 In: ``silver.trades``. Out: ``silver.trader_activity``. On a crash: the days and how far silver.trades was read are
 one commit; computing a day again gives the same rows.
@@ -15,16 +17,27 @@ import pyarrow as pa
 from pyiceberg.table import Table
 
 from lakehouse.batch import BatchSession, compare_and_swap
-from lakehouse.days import computed_until, day_sql, read_until, replace_days, touched_days
-from lakehouse.duck import sql_file
+from lakehouse.days import accumulated, computed_until, read_until, replace_days, touched_days
+from lakehouse.duck import files_sql, sql_file
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
-from lakehouse.snapshots import SnapshotFiles
+from lakehouse.quality.partition import TRADED, day_traded
+from lakehouse.snapshots import DataFileEntry, SnapshotFiles
 from lakehouse.tables import arrow_schema
 
 log = logging.getLogger(__name__)
 
 SOURCE, TARGET = "silver.trades", "silver.trader_activity"
+_SUMS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("agent_id", "symbol")),
+        *((name, pa.int64()) for name in ("day", "buy_count", "sell_count")),
+        *((name, pa.decimal128(38, 8)) for name in ("bought", "sold")),
+        *((name, pa.decimal128(38, 16)) for name in ("paid", "received")),
+        *((name, pa.timestamp("us", "UTC")) for name in ("first_trade_at", "last_trade_at")),
+    ]
+)
+"""What trader_activity_sums.sql says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +73,27 @@ def _refine(session: BatchSession, target: Table, source: Table, also: Sequence[
         return ActivityResult(snapshot_id=target.metadata.current_snapshot_id)
     require_sound(session, SOURCE)
     until = head.sequence_number or 0
-    rows = replace_days(session, target, days, _rows(session, snapshot, days), lambda: computed_until(until))
+    rows = replace_days(session, target, days, _rows(session, snapshot, days, also), lambda: computed_until(until))
     log.info("%s: %s computed anew, %d rows", TARGET, ", ".join(map(str, days)), rows)
     return ActivityResult(days, rows, head.snapshot_id, target.metadata.current_snapshot_id)
 
 
-def _rows(session: BatchSession, snapshot: SnapshotFiles, days: Sequence[date]) -> Iterator[pa.Table]:
-    statement = sql_file("silver", "trader_activity_rows.sql")
+def _rows(
+    session: BatchSession, snapshot: SnapshotFiles, days: Sequence[date], also: Sequence[date]
+) -> Iterator[pa.Table]:
     with session.connection.cursor() as cursor:
+
+        def add(sums: pa.Table, files: Sequence[DataFileEntry]) -> pa.Table:
+            cursor.register("sums", sums)
+            cursor.execute(f"create or replace temp view trades as {files_sql(snapshot, files)}")
+            return cursor.execute(sql_file("silver", "trader_activity_sums.sql")).to_arrow_table()
+
         for day in days:
-            trades, now = day_sql(snapshot, day), session.clock()
-            cursor.execute(f"create or replace temp view trades as {trades}")
-            found = cursor.execute(statement, {"processed_at": now}).to_arrow_table().cast(arrow_schema(TARGET))
-            require(session, {TARGET: found}, now, {SOURCE: trades}, snapshot.snapshot_id)
+            anew, now = day in also, session.clock()
+            with accumulated(session, TARGET, snapshot, day, _SUMS.empty_table, add, anew=anew) as sums:
+                cursor.register("sums", sums)
+            selected = cursor.execute(sql_file("silver", "trader_activity_rows.sql"), {"processed_at": now})
+            found = selected.to_arrow_table().cast(arrow_schema(TARGET))
+            traded = day_traded(session, TARGET, snapshot, day, anew=anew)
+            require(session, {TARGET: found}, now, {TRADED: traded}, snapshot.snapshot_id)
             yield found

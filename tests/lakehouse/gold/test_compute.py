@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lakehouse.gold.bars import STRINGS, Trades, minute_bars
+from lakehouse.gold.bars import COLUMNS, STRINGS, DayBars, Trades, minute_bars
 from lakehouse.gold.step import compute
 from lakehouse.tables import arrow_schema
 
@@ -109,6 +109,22 @@ def grouped(trades: pa.Table, minutes: bool) -> dict[Any, list[dict[str, Any]]]:
         start = row["timestamp"].replace(second=0)
         groups[(row["symbol"], start) if minutes else row["symbol"]].append(row)
     return groups
+
+
+@given(
+    st.lists(trade, min_size=2, max_size=25).flatmap(
+        lambda trades: st.permutations([each | {"number": i} for i, each in enumerate(trades)])
+    ),
+    st.lists(st.integers(1, 24), max_size=3),
+)
+def test_trades_that_come_later_are_added_to_the_bars(trades: list[dict[str, Any]], cuts: list[int]) -> None:
+    silver = table(trades)
+    bars = DayBars(NOON.date())
+    ends = [cut for cut in sorted(set(cuts)) if cut < silver.num_rows]
+    for begin, end in itertools.pairwise([0, *ends, silver.num_rows]):
+        bars.add(batched(silver[begin:end])(COLUMNS))
+        bars.settle(batched(silver[:end]))
+        assert bars.table().equals(minute_bars(NOON.date(), batched(silver[:end])))
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -13,9 +13,14 @@ import pytest
 
 from lakehouse.batch import BatchSession
 from lakehouse.duck import snapshot_sql
+from lakehouse.gold import step
 from lakehouse.gold.step import TABLES, compute, publish
 from lakehouse.gold.traders import PERFORMANCE, POSITIONS, publish_traders
+from lakehouse.maintenance.compaction import compact
 from lakehouse.quality.gate import ContractViolationError
+from lakehouse.reading import read_batches
+from lakehouse.silver.activity import TARGET as ACTIVITY
+from lakehouse.silver.activity import refine_activity
 from lakehouse.silver.events import refine_trades
 from lakehouse.snapshots import snapshot_at
 from lakehouse.tables import arrow_schema
@@ -34,7 +39,8 @@ def heads(session: BatchSession) -> dict[str, int | None]:
 
 def content(session: BatchSession, table: str) -> list[dict[str, Any]]:
     """Rows without the time they were written, in an order of their own."""
-    kept = [{k: v for k, v in row.items() if k != "_aggregated_at"} for row in rows(session, table)]
+    when = {"_aggregated_at", "_processed_at"}
+    kept = [{k: v for k, v in row.items() if k not in when} for row in rows(session, table)]
     return sorted(kept, key=repr)
 
 
@@ -109,6 +115,59 @@ def test_two_runs_at_once_are_as_good_as_one(session: BatchSession, bronze: Any)
     publish(session, everything)
     publish_traders(session, everything)
     assert {name: content(session, name) for name in tables} == before
+
+
+def test_of_a_day_that_is_written_to_only_what_came_is_read(
+    session: BatchSession, bronze: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def spied(io: Any, snapshot: Any, files: Any, *others: Any, **named: Any) -> Any:
+        read.append(len(files))
+        return read_batches(io, snapshot, files, *others, **named)
+
+    monkeypatch.setattr(step, "read_batches", spied)
+
+    def more(number: int) -> None:
+        late = {"timestamp": MONDAY - timedelta(minutes=number), "symbol": "TSLA"}
+        bronze.trades({"timestamp": MONDAY, "price": Decimal(10 + number)}, late)
+        refine_trades(session)
+        publish(session)
+        refine_activity(session)
+        publish_traders(session)
+
+    for number in range(4):
+        more(number)
+    assert read == [1, 1, 1, 1]
+    assert compact(session, "silver.trades", fewest_files=2).files_before == 4
+    more(5)
+    more(6)
+    assert read[4:] == [2, 1], "the compacted file takes the place of those that were read"
+    found = {name: content(session, name) for name in (*TABLES, ACTIVITY)}
+    fresh = replace(session, sums={})
+    assert publish(fresh, [MONDAY.date()]).days == refine_activity(fresh, [MONDAY.date()]).days == (MONDAY.date(),)
+    assert {name: content(session, name) for name in found} == found
+    publish(session, [MONDAY.date()])
+    assert read[6:] == [3, 3], "asked for, a day is computed anew"
+
+
+def test_after_a_failure_a_day_is_read_again(session: BatchSession, bronze: Any, monkeypatch: Any) -> None:
+    bronze.trades({"timestamp": MONDAY, "price": Decimal(10)})
+    refine_trades(session)
+    publish(session)
+    bronze.trades({"timestamp": MONDAY, "price": Decimal(12)})
+    refine_trades(session)
+
+    def half(*given: Any, **named: Any) -> Any:
+        yield from read_batches(*given, **named)
+        raise OSError("broken")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(step, "read_batches", half)
+        with pytest.raises(OSError, match="broken"):
+            publish(session)
+    publish(session)
+    assert days(session)[MONDAY.date()]["trade_count"] == 2
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
