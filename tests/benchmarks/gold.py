@@ -71,8 +71,9 @@ def daily(home: Path) -> Run:
         silver = lake.catalog.load_table(SOURCE)
         snapshot = lake.manifests.files(SOURCE, silver)
         days = all_days(snapshot)
+        bars = pa.concat_tables(day_bars(lake, silver.io, snapshot, day) for day in days)
         with lake.connection.cursor() as cursor:
-            rows = compute(cursor, day_bars(silver.io, snapshot, days), lake.clock(), [DAILY])[DAILY]
+            rows = compute(cursor, bars, lake.clock(), [DAILY])[DAILY]
         return replace_days(lake, lake.catalog.load_table(DAILY), days, [rows], dict)
 
     return of_step(home, work)

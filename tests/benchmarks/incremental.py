@@ -1,10 +1,10 @@
-"""CPU time of one small batch from bronze to silver, on a table and on one ten times as large.
+"""CPU time of one small batch through silver and gold, on a table and on one ten times as large.
 
     python -m tests.benchmarks.incremental [--rows N] [--batch B] [--batches K]
 
-The large table has ten times N rows. A batch is B new trades committed to bronze; what is measured is the silver
-step that reads them, the median of K. Both cases run in processes of their own. Fails when not all of a batch is
-accounted for.
+The large table has ten times N trades, in the same half of one day. A batch is B new trades committed to bronze;
+what is measured are the steps that follow, the median of K: silver.trades, silver.trader_activity, and gold's bars
+and summaries. Both cases run in processes of their own. Fails when a trade is not accounted for.
 """
 
 from __future__ import annotations
@@ -13,31 +13,46 @@ import argparse
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from lakehouse.quality.contract import load_soda
+from lakehouse.batch import BatchSession
+from lakehouse.gold.step import publish
+from lakehouse.silver.activity import refine_activity
 from lakehouse.silver.events import refine_trades
 from tests.benchmarks.lake import Run, fill, in_a_process, measured, report, session
 
 MODULE = "tests.benchmarks.incremental"
 TARGET = 1.2
 GROWTH = 10
+SPAN_US = 12 * 3_600_000_000
+STEPS: dict[str, Callable[[BatchSession], Any]] = {
+    "silver": refine_trades,
+    "activity": refine_activity,
+    "gold": publish,
+}
 
 
 def batches(home: Path, rows: int, batch: int, count: int) -> Run:
-    """Median CPU seconds of a batch, on a table of ``rows``."""
-    load_soda()
-    fill(home, rows)
+    """Median CPU seconds of a batch, step by step, on a table of ``rows``."""
+    apart = SPAN_US // rows
+    fill(home, rows, step_us=apart)
     lake = session(home)
-    refine_trades(lake)
-    costs = []
-    for number in range(count):
-        fill(home, batch, first=rows + number * batch)
-        run = measured(lambda: refine_trades(lake))
-        if run.result.new + run.result.duplicates != batch:
-            raise RuntimeError(f"of {batch} trades came {run.result}")
-        costs.append(run)
-    return Run(statistics.median(run.cpu_s for run in costs), max(run.peak_mb for run in costs), count)
+    costs: dict[str, list[Run]] = {name: [] for name in STEPS}
+    for number in range(count + 1):
+        for name, step in STEPS.items():
+            costs[name].append(measured(lambda step=step: step(lake)))  # type: ignore[misc]
+        fill(home, batch, first=rows + number * batch, step_us=apart)
+    arrived = [run.result.arrived for run in costs["silver"]]
+    accepted = sum(run.result.new for run in costs["silver"])
+    (summary,) = lake.catalog.load_table("gold.market_overview").scan().to_arrow().to_pylist()
+    if arrived != [rows, *[batch] * count] or summary["total_trades"] != accepted:
+        raise RuntimeError(f"of {rows} and {batch} trades came {arrived}; of {accepted} gold has {summary}")
+    of_batches = {name: runs[1:] for name, runs in costs.items()}
+    peak = max(run.peak_mb for runs in of_batches.values() for run in runs)
+    medians = {name: statistics.median(run.cpu_s for run in runs) for name, runs in of_batches.items()}
+    return Run(sum(medians.values()), peak, medians)
 
 
 def main() -> int:
@@ -56,12 +71,11 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             sizes = ("--rows", str(size), "--batch", str(given.batch), "--batches", str(given.batches))
             costs[size] = in_a_process(MODULE, "batches", Path(folder), (), *sizes)
-        print(
-            f"bench incremental.{size} value={1000 * costs[size].cpu_s:.1f} unit=ms a batch "
-            f"peak={costs[size].peak_mb:.0f} MB"
-        )
-    ratio = costs[GROWTH * given.rows].cpu_s / costs[given.rows].cpu_s
-    print(f"{GROWTH} times the table / the table: {ratio:.2f} (target at most {TARGET})")
+        for name, seconds in costs[size].result.items():
+            print(f"bench incremental.{name}.{size} value={1000 * seconds:.1f} unit=ms a batch")
+    for name in STEPS:
+        small, large = (costs[size].result[name] for size in (given.rows, GROWTH * given.rows))
+        print(f"{name}, {GROWTH} times the table / the table: {large / small:.2f} (target at most {TARGET})")
     return 0
 
 

@@ -11,11 +11,11 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ import pyarrow as pa
 from lakehouse.append import append_exactly_once
 from lakehouse.batch import BatchSession
 from lakehouse.dimensions.dim_symbol import read_symbols, seed_dim_symbol
-from lakehouse.gold.bars import minute_bars
-from lakehouse.quality.contract import load_soda
+from lakehouse.gold.step import publish
 from lakehouse.settings import LakehouseSettings
-from lakehouse.silver.books import summed_up
+from lakehouse.silver.activity import refine_activity
+from lakehouse.silver.events import refine_orderbook, refine_trades
 from lakehouse.tables import arrow_schema, create_tables
 from tests.benchmarks.brokers import ROOT
 
@@ -137,34 +137,16 @@ def measured(work: Callable[[], Any]) -> Run:
 
 
 def of_step(home: Path, step: Callable[[BatchSession], object]) -> Run:
-    """What a batch step uses; Soda, which its contract needs, and compiled code are loaded before, as in a process
-    that has run a step already: they take seconds, and 0.4 s."""
-    load_soda()
-    load_compiled()
+    """What a batch step uses in a process that has run the steps already, on a few rows: Soda, the contracts, and
+    compiled code are loaded then, which takes seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        for table in ("bronze.trades", "bronze.orderbook_snapshots"):
+            fill(Path(folder), 100, table=table)
+        warm = session(Path(folder))
+        for each in (refine_trades, refine_orderbook, refine_activity, publish):
+            each(warm)
     lake = session(home)
     return measured(lambda: str(step(lake)))
-
-
-def load_compiled() -> None:
-    """Bars of a trade, and what a book says."""
-    at, one = datetime(2026, 1, 1, tzinfo=UTC), Decimal(1)
-    trade = {
-        "symbol": "A",
-        "timestamp": at,
-        "sequence": 1,
-        "price": one,
-        "quantity": one,
-        "is_aggressive_buy": True,
-    }
-    schema = arrow_schema("silver.trades")
-    minute_bars(
-        at.date(),
-        lambda names: pa.Table.from_pylist([trade], pa.schema([schema.field(n) for n in names])).to_batches(),
-    )
-    levels = [{"price": one, "quantity": one, "order_count": 1}]
-    schema = arrow_schema("silver.orderbook")
-    book = {"bids": levels, "asks": levels}
-    summed_up(pa.Table.from_pylist([book], pa.schema([schema.field(name) for name in book])))
 
 
 def in_a_process(module: str, side: str, home: Path, extra: tuple[str, ...] = (), *arguments: str) -> Run:

@@ -7,7 +7,8 @@ and writes them again with zstd, nothing else. Books: the textbook takes each ro
     python -m tests.benchmarks.silver [--rows N] [--books N] [--repeats R]
 
 CPU time of a process for each side, all threads, without its start; medians of R rounds, sides in turn. The data
-contract of the step is checked within it. Fails when the sides' rows differ.
+contract of the step is checked within it. Fails when the sides' rows differ. The textbook writes neither a book's
+levels nor decimals.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lakehouse.batch import BatchSession
 from lakehouse.silver.events import refine_orderbook, refine_trades
 from lakehouse.tables import arrow_schema
 from tests.benchmarks.lake import PANDAS, Run, fill, in_a_process, measured, of_step, report, session
@@ -53,6 +55,10 @@ def copy(home: Path) -> Run:
     return measured(work)
 
 
+def current_companies(lake: BatchSession) -> Any:
+    return lake.catalog.load_table("dimensions.dim_symbol").scan(row_filter="is_current = true").to_pandas()
+
+
 def textbook(home: Path) -> Run:
     import pandas as pd  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
@@ -66,8 +72,7 @@ def textbook(home: Path) -> Run:
         ]
     )
     target = lake.catalog.create_table("silver.textbook_trades", schema)
-    symbols = lake.catalog.load_table("dimensions.dim_symbol").scan(row_filter="is_current = true").to_pandas()
-    companies = symbols[["symbol", "company_name", "sector", "market_cap_category"]]
+    companies = current_companies(lake)[["symbol", "company_name", "sector", "market_cap_category"]]
 
     def work() -> int:
         seen: set[str] = set()
@@ -92,11 +97,15 @@ def books_textbook(home: Path) -> Run:
 
     lake = session(home)
     source = lake.catalog.load_table("bronze.orderbook_snapshots")
-    names = ["event_id", "timestamp", "symbol", "best_bid_price", "best_ask_price", "spread", "mid_price"]
-    names += ["bid_depth", "ask_depth"]
-    kinds = [pa.string(), pa.timestamp("us", "UTC"), pa.string(), *[pa.float64()] * 6]
-    schema = pa.schema(list(zip(names, kinds, strict=True)))
+    as_they_are = ("event_id", "timestamp", "symbol", "sequence_number", "company_name", "sector", "_processed_at")
+    counts = ("bid_levels", "ask_levels")
+    kinds = {"spread": pa.float64(), "mid_price": pa.float64(), **dict.fromkeys(counts, pa.int64())}
+    for side in ("bid", "ask"):
+        kinds |= dict.fromkeys((f"best_{side}_price", f"best_{side}_qty", f"{side}_depth"), pa.float64())
+    kinds |= {name: arrow_schema("silver.orderbook").field(name).type for name in as_they_are}
+    schema = pa.schema(list(kinds.items()))
     target = lake.catalog.create_table("silver.textbook_books", schema)
+    companies = current_companies(lake)[["symbol", "company_name", "sector"]]
 
     def work() -> int:
         seen: set[str] = set()
@@ -109,11 +118,15 @@ def books_textbook(home: Path) -> Run:
                 for side in ("bid", "ask"):
                     levels = frame[f"{side}s"]
                     frame[f"best_{side}_price"] = levels.map(lambda of: float(of[0]["price"]))
+                    frame[f"best_{side}_qty"] = levels.map(lambda of: float(of[0]["quantity"]))
+                    frame[f"{side}_levels"] = levels.map(len)
                     frame[f"{side}_depth"] = levels.map(lambda of: sum(float(level["quantity"]) for level in of))
                 frame["spread"] = frame["best_ask_price"] - frame["best_bid_price"]
                 frame["mid_price"] = (frame["best_ask_price"] + frame["best_bid_price"]) / 2
+                frame = frame.merge(companies, on="symbol", how="left")
+                frame["_processed_at"] = pd.Timestamp.now(tz="UTC").floor("us")
                 target.append(
-                    pa.Table.from_pandas(pd.DataFrame(frame[names]), schema=schema, preserve_index=False)
+                    pa.Table.from_pandas(pd.DataFrame(frame[schema.names]), schema=schema, preserve_index=False)
                 )
         return len(seen)
 
@@ -147,8 +160,10 @@ def same_rows(home: Path) -> bool:
         "is_aggressive_buy, company_name"
     )
     books = (
-        "event_id, timestamp, symbol, round(spread * 1000)::bigint, round(mid_price * 1000)::bigint, "
-        "bid_depth::bigint, ask_depth::bigint"
+        "event_id, timestamp, symbol, sequence_number, round(best_bid_price * 100)::bigint, best_bid_qty::bigint, "
+        "round(best_ask_price * 100)::bigint, best_ask_qty::bigint, round(spread * 1000)::bigint, "
+        "round(mid_price * 1000)::bigint, bid_depth::bigint, ask_depth::bigint, bid_levels::bigint, "
+        "ask_levels::bigint, company_name, sector"
     )
     return digest(home, "silver.trades", trades) == digest(home, "silver.textbook_trades", trades) and digest(
         home, "silver.orderbook", books
