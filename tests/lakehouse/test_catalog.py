@@ -9,11 +9,15 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.io import InputFile
 from pyiceberg.serializers import FromInputFile
+from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.types import StringType
 
+from lakehouse.append import append_exactly_once, expire_snapshots
 from lakehouse.catalog import CatalogUnavailableError, open_catalog, s3_properties
 from lakehouse.settings import LakehouseSettings
 from lakehouse.tables import TABLES
+from tests.lakehouse.test_append import NAME, TOPIC, rows
 
 
 def test_the_embedded_catalog_lets_readers_go_on_while_one_writes(
@@ -57,6 +61,37 @@ def test_a_head_is_read_once_and_every_commit_of_others_is_seen(
     assert len(read) == 1
     assert first.name() == again.name()
     assert first.properties == again.properties
+
+
+def test_a_head_is_what_its_file_says_also_where_it_was_never_read(
+    settings: LakehouseSettings, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[str]()
+    read_metadata = FromInputFile.table_metadata
+
+    def reading(file: InputFile, *others: str) -> TableMetadata:
+        read.append(file.location)
+        return read_metadata(file, *others)
+
+    def keep(table: Table) -> None:
+        append_exactly_once(table, rows(range(table.metadata.last_sequence_number, 9)), {TOPIC: {0: 9}})
+
+    def forget(table: Table) -> None:
+        expire_snapshots(table, at=2, keep=1)
+
+    def evolve(table: Table) -> None:
+        with table.update_schema() as change:
+            change.add_column("venue", StringType())
+
+    for work in (keep, keep, evolve, forget, lambda table: table.delete("symbol = 'AAPL'")):
+        work(catalog.load_table(NAME))
+        with monkeypatch.context() as patched:
+            patched.setattr(FromInputFile, "table_metadata", staticmethod(reading))
+            head = catalog.load_table(NAME)
+        assert read == []
+        fresh = open_catalog(settings).load_table(NAME)
+        assert (head.metadata_location, head.metadata) == (fresh.metadata_location, fresh.metadata)
+        assert head.metadata.model_dump_json() == fresh.metadata.model_dump_json()
 
 
 @pytest.mark.parametrize(
