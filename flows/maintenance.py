@@ -61,7 +61,7 @@ def expiry() -> list[Outcome]:
     session = lake_session()
 
     def work(name: str) -> Outcome:
-        done = expire(session.catalog, name, keep=session.settings.snapshots_kept)
+        done = expire(session.catalog, name, keep=session.settings.snapshots_kept, known=session.known[name])
         return Outcome(name, note=f"{done.snapshots} snapshots forgotten, {done.data_files} data files deleted")
 
     return each_table(work)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -22,6 +23,7 @@ from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownExcept
 from lakehouse.append import backoff
 from lakehouse.catalog import open_catalog
 from lakehouse.duck import connect
+from lakehouse.maintenance.reachable import Known
 from lakehouse.settings import LakehouseSettings
 from lakehouse.snapshots import ManifestCache
 
@@ -50,6 +52,8 @@ class BatchSession:
     """Time of writing, for ``_processed_at`` and its like; never for event time."""
     sums: dict[tuple[str, date], tuple[frozenset[str], Any]] = field(default_factory=dict)
     """What steps made of the files of a day so far: see :func:`lakehouse.days.accumulated`."""
+    known: defaultdict[str, Known] = field(default_factory=lambda: defaultdict(Known))
+    """Table → what expiry has read of its snapshots."""
 
     @classmethod
     def open(cls, settings: LakehouseSettings) -> Self:

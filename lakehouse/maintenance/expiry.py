@@ -20,7 +20,7 @@ from pyiceberg.catalog import Catalog
 
 from lakehouse.append import expire_snapshots
 from lakehouse.maintenance.metrics import observed, removed
-from lakehouse.maintenance.reachable import delete, files_of
+from lakehouse.maintenance.reachable import Known, delete, files_of
 from lakehouse.retention import expirable
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,13 @@ class Expired:
     data_bytes: int = 0
 
 
-def expire(catalog: Catalog, name: str, *, keep: int, dry_run: bool = False) -> Expired:
+def expire(
+    catalog: Catalog, name: str, *, keep: int, dry_run: bool = False, known: Known | None = None
+) -> Expired:
     """Forget old snapshots of table ``name``, ``keep`` being the number of newest ones that stay.
+
+    Args:
+        known: what the run before has read of the table, which is not read again; None: nothing.
 
     Raises:
         StateLostError: another program's commit does not carry the writers' state; see
@@ -57,9 +62,11 @@ def expire(catalog: Catalog, name: str, *, keep: int, dry_run: bool = False) -> 
         if not old or (not dry_run and not expire_snapshots(table, at=0, keep=keep)):
             return Expired(name, kept=len(before))
         stay = [s for s in table.metadata.snapshots if not dry_run or s.snapshot_id not in old]
-        needed = files_of(table.io, stay)
-        gone = files_of(table.io, (before[i] for i in old), needed.manifests)
-        lists, manifests = gone.lists - needed.lists, gone.manifests.keys()
+        known = Known() if known is None else known
+        needed = files_of(table.io, stay, known=known)
+        gone = files_of(table.io, (before[i] for i in old), needed.manifests, known)
+        known.forget(needed)
+        lists, manifests = gone.lists - needed.lists, gone.manifests
         data = {path: size for path, size in gone.data.items() if path not in needed.data}
         if not dry_run:
             for path in (*data, *manifests, *lists):

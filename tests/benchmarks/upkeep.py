@@ -126,7 +126,7 @@ def run(home: Path, commits: int, rows: int, every: int, upkeep: bool) -> list[C
                 began = time.process_time()
                 for name in (TABLE, "silver.trades"):
                     compact(session, name)
-                    expire(session.catalog, name, keep=settings.snapshots_kept)
+                    expire(session.catalog, name, keep=settings.snapshots_kept, known=session.known[name])
                 upkeep_s += time.process_time() - began
             if number % every == every // 2:
                 query_ms = measured_query(lake, event_time, DAY_S // commits)

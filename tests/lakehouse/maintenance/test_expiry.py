@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pyiceberg.catalog import Catalog
+from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 
 from lakehouse import retention
@@ -14,7 +15,7 @@ from lakehouse.batch import BatchSession
 from lakehouse.maintenance import expiry
 from lakehouse.maintenance.compaction import compact
 from lakehouse.maintenance.expiry import Expired, expire
-from lakehouse.maintenance.reachable import files_of, named_by
+from lakehouse.maintenance.reachable import Known, files_of, named_by
 from lakehouse.settings import LakehouseSettings
 from lakehouse.silver.events import refine_trades
 from lakehouse.snapshots import local_path
@@ -69,6 +70,33 @@ def test_what_only_old_snapshots_needed_is_deleted_and_nothing_else(catalog: Cat
     assert trade_ids(table) == rows
     assert committed_offsets(table) == {"raw.trades": {0: 7}}
     assert expire(catalog, NAME, keep=2) == Expired(NAME, kept=2)
+
+
+@pytest.mark.usefixtures("readers_are_done")
+def test_a_manifest_is_read_by_one_run_and_known_to_the_next(
+    catalog: Catalog, bronze: Bronze, compacted: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, read = Known(), list[str]()
+    fetch = ManifestFile.fetch_manifest_entry
+
+    def fetched(manifest: ManifestFile, *others: Any, **named: Any) -> Any:
+        read.append(manifest.manifest_path)
+        return fetch(manifest, *others, **named)
+
+    monkeypatch.setattr(ManifestFile, "fetch_manifest_entry", fetched)
+    assert expire(catalog, NAME, keep=2, known=known).snapshots == 6
+    bronze.trades({})
+    bronze.trades({})
+    before = set(read)
+    read.clear()
+    report = expire(catalog, NAME, keep=2, known=known)
+    assert report.snapshots == 2
+    assert len(read) == 2, "of the two commits"
+    assert not before & set(read)
+    table = catalog.load_table(NAME)
+    assert on_disk(table) == needed(table)
+    assert known.lists.keys() == {snapshot.manifest_list for snapshot in table.metadata.snapshots}
+    assert known.manifests.keys() == {path for paths in known.lists.values() for path in paths}
 
 
 def test_files_that_a_query_may_still_read_stay(catalog: Catalog, compacted: Table) -> None:

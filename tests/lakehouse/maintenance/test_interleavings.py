@@ -56,7 +56,9 @@ class Day:
         self.happened["compacted"] += report.groups
 
     def expire(self) -> None:
-        self.happened["expired"] += expire(self.catalog, self.draw.choice(TABLES), keep=2).snapshots
+        name = self.draw.choice(TABLES)
+        known = self.draw.choice((None, self.session.known[name]))
+        self.happened["expired"] += expire(self.catalog, name, keep=2, known=known).snapshots
 
     def orphans(self) -> None:
         name = self.draw.choice(TABLES)
