@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import TypeVar
 
 import pyarrow as pa
+from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
 from lakehouse.append import expire_snapshots, transaction
@@ -123,13 +124,15 @@ def replace_days(
     days: Iterable[date],
     rows: Iterable[pa.Table],
     state: Callable[[], Mapping[str, str]],
+    check: Callable[[Sequence[DataFile]], None] | None = None,
 ) -> int:
     """Replace the rows of ``days`` by ``rows``, which come in parts so that memory need not hold them all.
 
     Args:
         days: may hold days that the table has no rows of.
         rows: rows of these days alone; each part is let go before the next is asked for.
-        state: changes to the state that the table's snapshots carry; asked for anew with every part.
+        state: changes to the state that the table's snapshots carry; asked for after all rows.
+        check: called with the files that were written, before they are committed; what it raises ends it.
 
     Returns: the number of rows written.
 
@@ -137,15 +140,16 @@ def replace_days(
         CommitFailedException: another writer was faster; nothing was changed.
     """
     name = ".".join(table.name()[-2:])
-    written = 0
     with transaction(table) as commit:
         for expression in _present(session, name, table, days):
             commit.delete(expression, snapshot_properties=carried(table))
-        for part in rows:
-            commit.append(part, snapshot_properties=carried(table, state()))
-            written += part.num_rows
+        files = commit.write(rows)
+        with commit.removed_on_error(files):
+            if check is not None:
+                check(files)
+            commit.append_files(files, carried(table, state()))
     expire_snapshots(table, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
-    return written
+    return sum(file.record_count for file in files)
 
 
 def _present(session: BatchSession, name: str, table: Table, days: Iterable[date]) -> list[str]:

@@ -8,7 +8,8 @@ computed anew, up to one whose open lots come out as they were. On a crash: the 
 oldest first, performance before positions; their snapshots carry how far silver was read, which moves on with the
 last day, and which day is next. So the next run goes on where the last commit stands.
 
-Days are UTC dates. A day is worked on for some agents at a time, so that memory does not grow with it.
+Days are UTC dates. A day is worked on for some agents at a time, and its positions, which hold all open lots, go
+from file to file: so memory grows neither with the day nor with what is open, but with what one agent has open.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
 
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import all_days, computed_until, day_files, day_sql, read_until, replace_days, touched_days
-from lakehouse.duck import sql_file
+from lakehouse.duck import files_sql, sql_file
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
-from lakehouse.snapshots import SnapshotFiles
+from lakehouse.snapshots import DataFileEntry, SnapshotFiles, local_path
 from lakehouse.state import STATE_PREFIX, read_state
 from lakehouse.tables import arrow_schema
 
@@ -41,8 +44,9 @@ PERFORMANCE, POSITIONS = "gold.trader_performance", "gold.portfolio_positions"
 NEXT_DAY = STATE_PREFIX + "next-day"
 """Summary property of the positions: JSON, day whose turn it is; null when none is left."""
 PART_TRADES = 250_000
-"""Trades worked on at once, roughly: a CPU second, and some 250 MB where all lots stay open."""
+"""Trades and open lots worked on at once, roughly: a CPU second, and some 250 MB where all lots stay open."""
 EPOCH_DAY = date(1970, 1, 1)
+OPEN = pa.schema([arrow_schema(POSITIONS).field(name) for name in ("agent_id", "symbol", "last_price", "lots")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,70 +93,124 @@ def _publish(session: BatchSession, also: Sequence[date], part_trades: int, leas
     require_sound(session, SOURCE)
     with_trades = set(all_days(snapshot))
     every = sorted(with_trades | due)
-    carried, done = arrow_schema(POSITIONS).empty_table(), list[date]()
-    rows = {PERFORMANCE: 0, POSITIONS: 0}
-    with session.connection.cursor() as cursor:
-        for number, day in enumerate(every):
-            if day not in due:
-                continue
-            if not done or every[number - 1] != done[-1]:
-                carried = _carried(session, positions, day)
-            before = open_positions(_rows_of(session, positions, day))
-            computed = {name: arrow_schema(name).empty_table() for name in rows}
-            if day in with_trades:
-                parts = 1 + sum(file.rows for file in day_files(snapshot, day)) // part_trades
-                trades, now = day_sql(snapshot, day), session.clock()
-                computed = compute_day(cursor, trades, day, carried, now, parts)
-                require(session, computed, now, {SOURCE: trades}, head.snapshot_id)
-                carried = open_positions(computed[POSITIONS])
-            if not carried.equals(before) and number + 1 < len(every):
-                due.add(every[number + 1])
-            left = min((later for later in due if later > day), default=None)
-            state = {NEXT_DAY: json.dumps(None if left is None else left.isoformat())}
-            if left is None:
-                state |= computed_until(head.sequence_number or 0)
-            rows[PERFORMANCE] += replace_days(session, performance, [day], [computed[PERFORMANCE]], state.copy)
-            rows[POSITIONS] += replace_days(session, positions, [day], [computed[POSITIONS]], state.copy)
+    done, rows = list[date](), {PERFORMANCE: 0, POSITIONS: 0}
+    for number, day in enumerate(every):
+        if day in due:
+            written = _replace_day(
+                session,
+                performance,
+                positions,
+                day,
+                day_sql(snapshot, day) if day in with_trades else None,
+                head,
+                due,
+                following=every[number + 1] if number + 1 < len(every) else None,
+                part_rows=part_trades,
+            )
+            rows = {name: count + written[name] for name, count in rows.items()}
             done.append(day)
     log.info("traders: %s computed anew, %s", ", ".join(map(str, done)), rows)
     return TradersResult(tuple(done), rows, head.snapshot_id)
 
 
-def compute_day(
-    cursor: duckdb.DuckDBPyConnection,
-    trades: str,
+def _replace_day(
+    session: BatchSession,
+    performance: Table,
+    positions: Table,
     day: date,
-    carried: pa.Table,
-    now: datetime,
-    parts: int = 1,
-) -> dict[str, pa.Table]:
-    """Rows of both tables for one day.
+    trades: str | None,
+    read: Snapshot,
+    due: set[date],
+    *,
+    following: date | None,
+    part_rows: int,
+) -> dict[str, int]:
+    """Compute a day anew and replace it in both tables; rows written to each.
+
+    Args:
+        trades: select statement over the day's; None: there are none any more.
+        read: the snapshot of silver.trades that they are of.
+        due: days to be computed; ``following`` joins them when what is open at the end of the day has changed.
+    """
+    now = session.clock()
+    held = session.manifests.files(POSITIONS, positions)
+    last = max((known for known in all_days(held) if known < day), default=None)
+    carried = files_sql(held, ()) if last is None else day_sql(held, last)
+    stood = day_sql(held, day)
+    performances, changed = [arrow_schema(PERFORMANCE).empty_table()], False
+    written = 0
+
+    def rows() -> Iterator[pa.Table]:
+        nonlocal changed
+        with session.connection.cursor() as cursor:
+            if trades is None:
+                changed = bool(cursor.execute(f"select 1 from ({stood}) limit 1").fetchall())
+                return
+            open_lots = f"select coalesce(sum(len(lots)), 0) from ({carried})"
+            sized = cursor.execute(f"select (select count(*) from ({trades})) + ({open_lots})").fetchall()
+            parts = 1 + int(sized[0][0]) // part_rows
+            for part, computed in enumerate(compute_day(cursor, trades, day, carried, now, parts)):
+                before = cursor.execute(f"select * from ({stood}) where {_of_part(part, parts)}").to_arrow_table()
+                changed = changed or not open_positions(computed[POSITIONS]).equals(open_positions(before))
+                performances.append(computed[PERFORMANCE])
+                yield computed[POSITIONS]
+
+    def state() -> dict[str, str]:
+        if changed and following is not None:
+            due.add(following)
+        left = min((later for later in due if later > day), default=None)
+        until = computed_until(read.sequence_number or 0) if left is None else {}
+        return {NEXT_DAY: json.dumps(None if left is None else left.isoformat()), **until}
+
+    def check(files: Sequence[DataFile]) -> None:
+        nonlocal written
+        computed = pa.concat_tables(performances)
+        if trades is not None:
+            entries = [DataFileEntry(local_path(file.file_path), 0, 0, None, None) for file in files]
+            found = {PERFORMANCE: computed, POSITIONS: files_sql(held, entries)}
+            require(session, found, now, {SOURCE: trades}, read.snapshot_id)
+        written = replace_days(session, performance, [day], [computed], state)
+
+    replaced = replace_days(session, positions, [day], rows(), state, check)
+    return {PERFORMANCE: written, POSITIONS: replaced}
+
+
+def compute_day(
+    cursor: duckdb.DuckDBPyConnection, trades: str, day: date, before: str, now: datetime, parts: int = 1
+) -> Iterator[dict[str, pa.Table]]:
+    """Rows of both tables for one day, part by part.
 
     Args:
         cursor: a cursor of its own; temporary tables are made in it.
         trades: select statement over the day's rows of silver.trades.
-        carried: what :func:`open_positions` says of the day before.
+        before: select statement over the positions at the end of the day before.
         now: written to ``_aggregated_at``.
         parts: into so many the agents are divided, to be worked on one after the other.
     """
     cursor.execute(f"create or replace temp view trades as {trades}")
     cursor.execute(f"create or replace temp table closes as {sql_file('gold', 'closes.sql')}")
-    cursor.register("all_carried", carried)
     parameters = {"day": (day - EPOCH_DAY).days, "aggregated_at": now}
-    found: dict[str, list[pa.Table]] = {PERFORMANCE: [], POSITIONS: []}
     for part in range(parts):
-        mine = f"hash(agent_id) % {parts} = {part}"
-        cursor.execute(f"create or replace temp view carried as select * from all_carried where {mine}")
+        mine = _of_part(part, parts)
+        cursor.execute(
+            "create or replace temp table carried as select agent_id, symbol, last_price, lots "
+            f"from ({before}) where quantity <> 0 and {mine}"
+        )
         cursor.execute(
             "create or replace temp table agents as select agent_id from ("
             "select buyer_agent_id as agent_id from trades union select seller_agent_id from trades) "
             f"where {mine}"
         )
         cursor.execute(sql_file("gold", "fifo.sql"))
-        for name, tables in found.items():
+        found = {}
+        for name in (PERFORMANCE, POSITIONS):
             rows = cursor.execute(sql_file("gold", f"{name.split('.')[1]}_rows.sql"), parameters).to_arrow_table()
-            tables.append(rows.cast(arrow_schema(name)))
-    return {name: pa.concat_tables(tables) for name, tables in found.items()}
+            found[name] = rows.cast(arrow_schema(name))
+        yield found
+
+
+def _of_part(part: int, parts: int) -> str:
+    return f"hash(agent_id) % {parts} = {part}"
 
 
 def _growth(snapshot: SnapshotFiles, day: date, since: int) -> float:
@@ -163,25 +221,12 @@ def _growth(snapshot: SnapshotFiles, day: date, since: int) -> float:
     return new / before if before else math.inf
 
 
-def _carried(session: BatchSession, positions: Table, day: date) -> pa.Table:
-    """Positions open at the end of the last day before ``day``."""
-    before = [known for known in all_days(session.manifests.files(POSITIONS, positions)) if known < day]
-    return open_positions(
-        _rows_of(session, positions, max(before)) if before else arrow_schema(POSITIONS).empty_table()
-    )
-
-
-def _rows_of(session: BatchSession, positions: Table, day: date) -> pa.Table:
-    snapshot = session.manifests.files(POSITIONS, positions)
-    with session.connection.cursor() as cursor:
-        return cursor.execute(day_sql(snapshot, day)).to_arrow_table().cast(arrow_schema(POSITIONS))
-
-
 def open_positions(rows: pa.Table) -> pa.Table:
     """What the next day needs of a day's positions: agent_id, symbol, last_price, lots; in a fixed order."""
     needed = rows.filter(pc.not_equal(rows["quantity"], 0))
     return (
-        needed.select(["agent_id", "symbol", "last_price", "lots"])
+        needed.select(OPEN.names)
+        .cast(OPEN)
         .sort_by([("agent_id", "ascending"), ("symbol", "ascending")])
         .combine_chunks()
     )

@@ -238,7 +238,6 @@ def _reenrich(session: BatchSession, step: SilverStep, target: Table, companies:
                     if part.num_rows != sum(file.rows for file in files):
                         raise RuntimeError(f"{DIM_SYMBOL} has two versions of a symbol for the same time: mend it")
                     yield part
-            yield schema.empty_table()  # that the dimension was read is written down where nothing changes, too
 
         replace_days(session, target, days, rows(), lambda: {DIM_READ: companies.snapshot_id})
     if days:

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lakehouse.batch import BatchSession
+from lakehouse.gold import traders
 from lakehouse.gold.traders import (
     PERFORMANCE,
     POSITIONS,
     compute_day,
-    open_positions,
     publish_traders,
 )
 from lakehouse.silver.events import refine_trades
@@ -187,17 +187,20 @@ def silver(trades: list[dict[str, Any]]) -> pa.Table:
 def test_profits_and_positions_equal_a_naive_queue_of_lots(
     database: duckdb.DuckDBPyConnection, given_trades: list[dict[str, Any]], parts: int
 ) -> None:
-    carried = open_positions(arrow_schema(POSITIONS).empty_table())
+    before = arrow_schema(POSITIONS).empty_table()
     found: dict[str, list[dict[str, Any]]] = {PERFORMANCE: [], POSITIONS: []}
     with database.cursor() as cursor:
         cursor.register("given_trades", silver(given_trades))
         for day in sorted({one["timestamp"].date() for one in given_trades}):
             of_the_day = f"select * from given_trades where epoch_us(timestamp) // 86400000000 = {days(day)}"
-            computed = compute_day(cursor, of_the_day, day, carried, MONDAY, parts)
-            carried = open_positions(computed[POSITIONS])
-            for name, table in computed.items():
-                found[name] += table.to_pylist()
+            cursor.register("before", before)
+            computed = list(compute_day(cursor, of_the_day, day, "from before", MONDAY, parts))
+            assert len(computed) == parts
+            before = pa.concat_tables(part[POSITIONS] for part in computed)
+            for name, rows_found in found.items():
+                rows_found += [row for part in computed for row in part[name].to_pylist()]
         cursor.unregister("given_trades")
+        cursor.unregister("before")
     check(found, given_trades)
     weights: dict[Any, float] = defaultdict(float)
     for row in found[POSITIONS]:
@@ -277,6 +280,33 @@ def test_days_after_one_that_left_the_same_lots_are_left_alone(session: BatchSes
     closed = {"buyer_agent_id": "y", "seller_agent_id": "x"}
     bronze.trades(at(1, 5, **opened_and_closed), at(1, 6, **closed))
     assert publish(session) == [1]
+    check_tables(session)
+
+
+def test_a_day_is_worked_on_in_parts_by_its_trades_and_what_is_open(
+    session: BatchSession, bronze: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = list[int]()
+
+    def spied(*given: Any) -> Any:
+        parts.append(given[-1])
+        return compute_day(*given)
+
+    monkeypatch.setattr(traders, "compute_day", spied)
+    pairs = [{"buyer_agent_id": f"a{number}", "seller_agent_id": f"b{number}"} for number in range(6)]
+    bronze.trades(*(at(day, 3, **pair) for day in range(3) for pair in pairs))
+    refine_trades(session)
+    assert len(publish_traders(session, part_trades=4).days) == 3
+    assert parts == [1 + 6 // 4, 1 + (6 + 12) // 4, 1 + (6 + 24) // 4]
+    check_tables(session)
+    assert len(list(session.catalog.load_table(POSITIONS).scan().plan_files())) == 3, "one file a day"
+    opened_and_closed = {"buyer_agent_id": "x", "seller_agent_id": "y"}
+    bronze.trades(at(1, 5, **opened_and_closed), at(1, 6, buyer_agent_id="y", seller_agent_id="x"))
+    refine_trades(session)
+    assert [day.day for day in publish_traders(session, part_trades=4).days] == [10]
+    bronze.trades(at(0, 5, **pairs[0]))
+    refine_trades(session)
+    assert len(publish_traders(session, part_trades=4).days) == 3
     check_tables(session)
 
 
