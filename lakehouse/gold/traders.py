@@ -31,6 +31,7 @@ from pyiceberg.table.snapshots import Snapshot
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import all_days, computed_until, day_files, day_sql, read_until, replace_days, touched_days
 from lakehouse.duck import files_sql, sql_file
+from lakehouse.memory import give_back
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles, local_path
@@ -154,6 +155,7 @@ def _replace_day(
                 changed = changed or not open_positions(computed[POSITIONS]).equals(open_positions(before))
                 performances.append(computed[PERFORMANCE])
                 yield computed[POSITIONS]
+                give_back()  # else the C library keeps a part's lists, and takes new memory for the next one's
 
     def state() -> dict[str, str]:
         if changed and following is not None:
