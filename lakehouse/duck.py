@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import duckdb
+from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
 from pyiceberg.types import (
     BinaryType,
@@ -35,7 +36,7 @@ from pyiceberg.types import (
 
 from lakehouse.rounding import define_rounding
 from lakehouse.settings import LakehouseSettings
-from lakehouse.snapshots import DataFileEntry, SnapshotFiles
+from lakehouse.snapshots import DataFileEntry, SnapshotFiles, local_path
 
 EXTENSIONS = ("avro", "httpfs", "iceberg")
 """In this order: iceberg reads its manifests with avro."""
@@ -102,6 +103,12 @@ def files_sql(snapshot: SnapshotFiles, files: Sequence[DataFileEntry]) -> str:
     )
     paths = ", ".join(quoted(file.path) for file in files)
     return f"select {_names(snapshot.schema)} from read_parquet([{paths}], schema = MAP {{{columns}}})"
+
+
+def data_files_sql(snapshot: SnapshotFiles, files: Sequence[DataFile]) -> str:
+    """As :func:`files_sql`, for files as a commit takes them; the snapshot need not name them."""
+    entries = [DataFileEntry(local_path(file.file_path), file.record_count, 0, None, None) for file in files]
+    return files_sql(snapshot, entries)
 
 
 def refuse_deletes(snapshot: SnapshotFiles) -> None:

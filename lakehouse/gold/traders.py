@@ -30,11 +30,11 @@ from pyiceberg.table.snapshots import Snapshot
 
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import all_days, computed_until, day_files, day_sql, read_until, replace_days, touched_days
-from lakehouse.duck import files_sql, sql_file
+from lakehouse.duck import data_files_sql, files_sql, sql_file
 from lakehouse.memory import give_back
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
-from lakehouse.snapshots import DataFileEntry, SnapshotFiles, local_path
+from lakehouse.snapshots import SnapshotFiles
 from lakehouse.state import STATE_PREFIX, read_state
 from lakehouse.tables import arrow_schema
 
@@ -168,8 +168,7 @@ def _replace_day(
         nonlocal written
         computed = pa.concat_tables(performances)
         if trades is not None:
-            entries = [DataFileEntry(local_path(file.file_path), 0, 0, None, None) for file in files]
-            found = {PERFORMANCE: computed, POSITIONS: files_sql(held, entries)}
+            found = {PERFORMANCE: computed, POSITIONS: data_files_sql(held, files)}
             require(session, found, now, {SOURCE: trades}, read.snapshot_id)
         written = replace_days(session, performance, [day], [computed], state)
 

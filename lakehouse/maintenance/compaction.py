@@ -44,10 +44,10 @@ from pyiceberg.types import DateType, TimestamptzType
 
 from lakehouse.append import transaction
 from lakehouse.batch import BatchSession
-from lakehouse.duck import connect, files_sql
+from lakehouse.duck import connect, data_files_sql
 from lakehouse.maintenance.metrics import YIELDED, observed, removed
 from lakehouse.reading import ROW_GROUP
-from lakehouse.snapshots import EPOCH, DataFileEntry, SnapshotFiles, local_path
+from lakehouse.snapshots import EPOCH, SnapshotFiles, local_path
 from lakehouse.state import WATERMARK, carried, read_state, watermark_sequence
 from lakehouse.tables import TABLES
 from lakehouse.writing import FileWriter
@@ -276,14 +276,13 @@ def _rewrite(session: BatchSession, table: Table, group: Group, target_bytes: in
     schema = table.schema()
     name = ".".join(table.name())
     source = SnapshotFiles(name, None, local_path(table.metadata_location), schema, (), False)
-    files = [DataFileEntry(local_path(f.file_path), f.record_count, 0, None, None) for f in group.files]
     by = [f'"{schema.find_column_name(f.source_id)}" asc nulls first' for f in table.sort_order().fields]
     order = f" order by {', '.join(by)}" if by else ""
     arrow_schema = schema_to_pyarrow(schema)
     rows_a_file = math.ceil(group.rows / max(1, round(group.size / target_bytes)))
     rows_a_file = math.ceil(rows_a_file / ROW_GROUP) * ROW_GROUP
     with _sorter(session) as connection:
-        rows = f"select * from ({files_sql(source, files)}){order}"
+        rows = f"select * from ({data_files_sql(source, group.files)}){order}"
         batches = connection.execute(rows).to_arrow_reader(ROW_GROUP)
         in_file = itertools.groupby(_numbered(batches), key=lambda numbered: numbered[0] // rows_a_file)
         for number, (_, numbered) in enumerate(in_file):

@@ -23,12 +23,12 @@ from pyiceberg.table import Table
 from lakehouse.batch import BatchSession
 from lakehouse.buffers import column, packed
 from lakehouse.days import day_files
-from lakehouse.duck import files_sql, quoted, sql_file
+from lakehouse.duck import data_files_sql, files_sql, quoted, sql_file
 from lakehouse.quality.gate import require
 from lakehouse.reading import ROW_GROUP, read_batches
 from lakehouse.silver.companies import DIM_SYMBOL, Companies, beside
 from lakehouse.silver.rejected import RecordKey, record_keys, reject
-from lakehouse.snapshots import DataFileEntry, SnapshotFiles, local_path
+from lakehouse.snapshots import DataFileEntry, SnapshotFiles
 from lakehouse.tables import arrow_schema
 
 _NOT_NEEDED = ("_kafka_timestamp", "_received_at")
@@ -152,10 +152,7 @@ class Judging:
         """Check the new rows, in memory or in files that were written. Raises ContractViolationError."""
         if not self.result.new:
             return
-        select = rows
-        if not isinstance(rows, pa.Table):
-            files = [DataFileEntry(local_path(file.file_path), 0, 0, None, None) for file in rows]
-            select = files_sql(self._target, files)
+        select = rows if isinstance(rows, pa.Table) else data_files_sql(self._target, rows)
         observed = {name: pa.concat_tables(parts) for name, parts in self._observed.items()}
         known = {DIM_SYMBOL: self._companies.rows, **observed}
         require(self._session, {self._step.target: select}, self._now, known)

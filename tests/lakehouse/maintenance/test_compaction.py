@@ -20,7 +20,7 @@ from pyiceberg.exceptions import CommitStateUnknownException
 from pyiceberg.table.snapshots import Operation
 
 from lakehouse.batch import BatchSession
-from lakehouse.duck import files_sql
+from lakehouse.duck import data_files_sql
 from lakehouse.evolution import evolve
 from lakehouse.gold.step import publish
 from lakehouse.gold.traders import publish_traders
@@ -358,7 +358,7 @@ def test_a_crash_leaves_the_table_before_or_after_and_the_next_run_ends_it(
 
     with monkeypatch.context() as patched:
         if point == "reading":
-            patched.setattr(compaction, "files_sql", die)
+            patched.setattr(compaction, "data_files_sql", die)
         elif point == "writing":
             patched.setattr(compaction.FileWriter, "finish", die)
         else:
@@ -378,7 +378,7 @@ def test_rows_that_went_missing_while_rewriting_are_never_committed(
 ) -> None:
     two_days(bronze)
     before = contents(catalog)
-    monkeypatch.setattr(compaction, "files_sql", lambda source, files: files_sql(source, files[:-1]))
+    monkeypatch.setattr(compaction, "data_files_sql", lambda source, files: data_files_sql(source, files[:-1]))
     with pytest.raises(RuntimeError, match="hold 6 rows, and their manifests say 8"):
         compact(session, NAME)
     assert contents(catalog) == before
