@@ -41,17 +41,24 @@ def test_processes_that_start_together_all_find_every_table(tmp_path: Path) -> N
     assert all(catalog.table_exists(name) for name in TABLES)
 
 
-def test_a_head_is_read_once_and_every_commit_of_others_is_seen(
-    settings: LakehouseSettings, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened, read = open_catalog(settings), list[str]()
-    read_metadata = FromInputFile.table_metadata
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Metadata files that were read."""
+    read, read_metadata = list[str](), FromInputFile.table_metadata
 
     def reading(file: InputFile, *others: str) -> TableMetadata:
         read.append(file.location)
         return read_metadata(file, *others)
 
     monkeypatch.setattr(FromInputFile, "table_metadata", staticmethod(reading))
+    return read
+
+
+def test_a_head_is_read_once_and_every_commit_of_others_is_seen(
+    settings: LakehouseSettings, catalog: Catalog, read: list[str]
+) -> None:
+    opened = open_catalog(settings)
+    read.clear()
     first, again = opened.load_table("silver.trades"), opened.load_table("silver.trades")
     assert read == [first.metadata_location]
     with catalog.load_table("silver.trades").transaction() as changes:
@@ -64,15 +71,8 @@ def test_a_head_is_read_once_and_every_commit_of_others_is_seen(
 
 
 def test_a_head_is_what_its_file_says_also_where_it_was_never_read(
-    settings: LakehouseSettings, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+    settings: LakehouseSettings, catalog: Catalog, read: list[str]
 ) -> None:
-    read = list[str]()
-    read_metadata = FromInputFile.table_metadata
-
-    def reading(file: InputFile, *others: str) -> TableMetadata:
-        read.append(file.location)
-        return read_metadata(file, *others)
-
     def keep(table: Table) -> None:
         append_exactly_once(table, rows(range(table.metadata.last_sequence_number, 9)), {TOPIC: {0: 9}})
 
@@ -85,9 +85,8 @@ def test_a_head_is_what_its_file_says_also_where_it_was_never_read(
 
     for work in (keep, keep, evolve, forget, lambda table: table.delete("symbol = 'AAPL'")):
         work(catalog.load_table(NAME))
-        with monkeypatch.context() as patched:
-            patched.setattr(FromInputFile, "table_metadata", staticmethod(reading))
-            head = catalog.load_table(NAME)
+        read.clear()
+        head = catalog.load_table(NAME)
         assert read == []
         fresh = open_catalog(settings).load_table(NAME)
         assert (head.metadata_location, head.metadata) == (fresh.metadata_location, fresh.metadata)

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 
 from lakehouse.quality.contract import CheckOutcome, verify
+from lakehouse.quality.partition import BOOKS, MISSTATED
+from lakehouse.silver.books import misstated
 from lakehouse.tables import arrow_schema
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -89,7 +91,9 @@ def table(contract: str, *rows: dict[str, Any]) -> pa.Table:
 
 
 def checked(contract: str, *rows: dict[str, Any]) -> dict[str, CheckOutcome]:
-    return {outcome.check: outcome for outcome in verify(contract, {contract: table(contract, *rows)})}
+    given = table(contract, *rows)
+    observed = {MISSTATED: misstated(given)} if contract == BOOKS else {}
+    return {outcome.check: outcome for outcome in verify(contract, {contract: given, **observed})}
 
 
 @pytest.mark.parametrize("contract", GOOD)
@@ -106,6 +110,7 @@ def test_good_rows_pass_every_check(contract: str) -> None:
         ("silver.trades", {"symbol": None}, "columns.symbol.checks.missing"),
         ("silver.orderbook", {"best_bid_price": Decimal(11)}, "checks.failed_rows.book_not_crossed"),
         ("silver.orderbook", {"spread": Decimal(2)}, "checks.failed_rows.spread_consistent"),
+        ("silver.orderbook", {"bid_depth": Decimal("0.5")}, "checks.failed_rows.depth_consistent"),
         ("gold.daily_trading_summary", {"high_price": Decimal("10.9")}, "checks.failed_rows.high_highest"),
         ("gold.daily_trading_summary", {"low_price": Decimal("10.4")}, "checks.failed_rows.low_lowest"),
         ("gold.daily_trading_summary", {"vwap": Decimal("12.1")}, "checks.failed_rows.vwap_in_range"),
