@@ -16,9 +16,9 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +27,7 @@ from pyiceberg.exceptions import (
     CommitStateUnknownException,
     OAuthError,
     RESTError,
+    ValidationException,
 )
 from pyiceberg.io.pyarrow import (
     _check_pyarrow_schema_compatible,
@@ -101,10 +102,33 @@ class FastTransaction(Transaction):
     times an append, which is what makes a commit's cost grow with their number. Nobody changes the result in
     place, so no copy is needed, and the catalog checks it at the commit; both parts it is made of are immutable
     and compared by identity.
+
+    Files that it wrote are removed when the block raises or the commit is refused; where it is not known whether
+    the commit happened, they stay.
     """
 
     _made_of: tuple[TableMetadata, tuple[TableUpdate, ...]] | None = None
     _made: TableMetadata
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table)
+        self._writers: list[FileWriter] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        refused = kind is not None
+        try:
+            super().__exit__(kind, error, trace)
+        except (CommitFailedException, ValidationException):  # pyiceberg removes its manifests then
+            refused = True
+            raise
+        finally:
+            for writer in self._writers if refused else ():
+                writer.remove()
 
     @property
     def table_metadata(self) -> TableMetadata:
@@ -125,16 +149,14 @@ class FastTransaction(Transaction):
     ) -> None:
         """As pyiceberg's, but written by :meth:`write`."""
         tables = [df] if isinstance(df, pa.Table) else (pa.Table.from_batches([batch]) for batch in df)
-        files = self.write(tables)
-        with self.removed_on_error(files):
-            self.append_files(files, snapshot_properties, branch)
+        self.append_files(self.write(tables), snapshot_properties, branch)
 
     def write(self, tables: Iterable[pa.Table]) -> list[DataFile]:
         """Write rows as they come, a file for each partition, so that memory never holds them all. Nothing refers
-        to the files before :meth:`append_files`. Whatever ``tables`` raises: the files are removed.
+        to the files before :meth:`append_files`.
 
         Args:
-            tables: rows that the table can hold; best in its Arrow schema.
+            tables: rows that the table can hold; best in its Arrow schema. May raise anything.
 
         Raises:
             ValueError: it cannot hold them.
@@ -142,31 +164,17 @@ class FastTransaction(Transaction):
         metadata = self.table_metadata
         locations = load_location_provider(metadata.location, metadata.properties)
         commit, writers = uuid.uuid4(), dict[Any, FileWriter]()
-        try:
-            for table in tables:
-                for partition, rows in _divided(metadata, _conformed(metadata, table)):
-                    values = None if partition is None else partition.partition
-                    if values not in writers:
-                        path = locations.new_data_location(f"{commit}-{len(writers):05d}.parquet", partition)
-                        writers[values] = FileWriter(self._table.io, metadata, path, values)
-                    writers[values].write(rows)
-                    del rows
-                del table
-            return [writer.finish() for writer in writers.values()]
-        except BaseException:
-            for writer in writers.values():
-                writer.remove()
-            raise
-
-    @contextmanager
-    def removed_on_error(self, files: Sequence[DataFile]) -> Iterator[None]:
-        """Remove files that :meth:`write` made, whatever is raised."""
-        try:
-            yield
-        except BaseException:
-            for file in files:
-                self._table.io.delete(file.file_path)
-            raise
+        for table in tables:
+            for partition, rows in _divided(metadata, _conformed(metadata, table)):
+                values = None if partition is None else partition.partition
+                if values not in writers:
+                    path = locations.new_data_location(f"{commit}-{len(writers):05d}.parquet", partition)
+                    writers[values] = FileWriter(self._table.io, metadata, path, values)
+                    self._writers.append(writers[values])
+                writers[values].write(rows)
+                del rows
+            del table
+        return [writer.finish() for writer in writers.values()]
 
     def append_files(
         self, files: Sequence[DataFile], snapshot_properties: dict[str, str], branch: str | None = MAIN_BRANCH
@@ -224,16 +232,14 @@ def _only_partition(metadata: TableMetadata, rows: pa.Table) -> PartitionKey | N
     return PartitionKey([PartitionFieldValue(field, first)], spec, schema)
 
 
-@contextmanager
-def transaction(table: Table) -> Iterator[FastTransaction]:
-    """Changes to a table that become visible together; refused when another writer committed in between.
+def transaction(table: Table) -> FastTransaction:
+    """Changes to a table that become visible together, at the end of the ``with`` block; refused when another
+    writer committed in between.
 
     Raises:
         CommitFailedException: another writer was faster; load the table again and redo the work.
     """
-    changes = FastTransaction(table)
-    with changes:
-        yield changes
+    return FastTransaction(table)
 
 
 def append_exactly_once(

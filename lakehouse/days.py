@@ -144,10 +144,9 @@ def replace_days(
         for expression in _present(session, name, table, days):
             commit.delete(expression, snapshot_properties=carried(table))
         files = commit.write(rows)
-        with commit.removed_on_error(files):
-            if check is not None:
-                check(files)
-            commit.append_files(files, carried(table, state()))
+        if check is not None:
+            check(files)
+        commit.append_files(files, carried(table, state()))
     expire_snapshots(table, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
     return sum(file.record_count for file in files)
 

@@ -10,6 +10,7 @@ On a crash: a file that no commit names is an orphan, which upkeep removes.
 from __future__ import annotations
 
 import json
+import logging
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +22,8 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, TimestamptzType
 
 from lakehouse.spec import DISTINCT_PROPERTY
+
+log = logging.getLogger(__name__)
 
 
 class FileWriter(ParquetFormatWriter):
@@ -85,8 +88,12 @@ class FileWriter(ParquetFormatWriter):
         )
 
     def remove(self) -> None:
-        """Leave nothing of the file."""
-        if self._writer is not None:
+        """Leave nothing of the file; where its store is away, the file is left to the sweep of orphans."""
+        if self._writer is None:
+            return
+        try:
             if self._writer.is_open:
                 self.close()
             self._io.delete(self._path)
+        except OSError as error:
+            log.warning("%s, which no commit names, was not removed: %s", self._path, error)

@@ -117,8 +117,7 @@ def _refine(
             judging = Judging(session, step, cursor, target, companies, source)
             with transaction(target) as commit:
                 written = commit.write(judging.rows(appended.snapshot, files, appended.where))
-                with commit.removed_on_error(written):
-                    judging.require(written)
+                judging.require(written)
                 commit.append_files(
                     written,
                     _summary(target, judging.result)

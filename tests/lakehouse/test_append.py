@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitStateUnknownException
+from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 from pyiceberg.table import Table, Transaction
 from pyiceberg.types import StringType
 from sqlalchemy import event
@@ -325,11 +325,19 @@ def test_nothing_is_left_of_files_whose_rows_end_in_an_error(table: Table, setti
         commit.write(broken())
     with pytest.raises(ValueError, match="other"), transaction(table) as commit:
         commit.write([rows(range(3)), pa.table({"other": [1]})])
-    with transaction(table) as commit:
-        files = commit.write([rows(range(3))])
-        with pytest.raises(KeyError), commit.removed_on_error(files):
-            raise KeyError
+    with pytest.raises(KeyError), transaction(table) as commit:
+        commit.append_files(commit.write([rows(range(3))]), {})
+        raise KeyError
     assert data_files(settings) == []
+
+
+def test_a_refused_commit_leaves_no_file(catalog: Catalog, table: Table, settings: LakehouseSettings) -> None:
+    rival = catalog.load_table(NAME)
+    append_exactly_once(rival, rows(range(2)), {TOPIC: {0: 2}})
+    before = set(settings.lakehouse_dir.rglob("*.*"))
+    with pytest.raises(CommitFailedException), transaction(table) as commit:
+        commit.append(rows(range(4)))
+    assert set(settings.lakehouse_dir.rglob("*.*")) == before
 
 
 def test_no_rows_are_a_snapshot_with_its_properties(catalog: Catalog, table: Table) -> None:
