@@ -50,7 +50,8 @@ def day_sql(snapshot: SnapshotFiles, day: date) -> str:
 
 
 def touched_days(snapshot: SnapshotFiles, since: int) -> tuple[date, ...]:
-    """Days with files committed after sequence number ``since``, in their order.
+    """Days with files committed after sequence number ``since``, in their order. Rows without a time, which a halt
+    may be, belong to none.
 
     Raises:
         RuntimeError: a file holds rows of several days, so the table is not partitioned by day.
@@ -64,13 +65,16 @@ def all_days(snapshot: SnapshotFiles) -> tuple[date, ...]:
 
 
 def _days_of(snapshot: SnapshotFiles, files: Iterable[DataFileEntry]) -> tuple[date, ...]:
+    column = TABLES[snapshot.name].partition_by
+    timeless = column is not None and not snapshot.schema.find_field(column).required
     days = set()
     for file in files:
-        if file.day is None:
+        if file.day is not None:
+            days.add(file.day)
+        elif not (timeless and file.first is None):
             raise RuntimeError(
                 f"{file.path} of {snapshot.name} has no single day: the table has to be partitioned by day"
             )
-        days.add(file.day)
     return tuple(sorted(days))
 
 

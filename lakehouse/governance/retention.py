@@ -18,7 +18,8 @@ from lakehouse.days import all_days, day_files, replace_days
 from lakehouse.tables import TABLES
 
 RETENTION_DAYS: Mapping[str, int] = {"Confidential": 90, "Restricted": 365}
-"""Tag → days that rows are kept. Without such a tag a table keeps its rows for ever."""
+"""Tag → days that rows are kept. Without such a tag a table keeps its rows for ever, and so does one without days: a
+dimension's rows are what facts refer to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ def retention_of(name: str) -> int | None:
     Raises:
         KeyError: no such table.
     """
-    found = [RETENTION_DAYS[tag] for tag in TABLES[name].tags if tag in RETENTION_DAYS]
+    spec = TABLES[name]
+    found = [RETENTION_DAYS[tag] for tag in spec.tags if tag in RETENTION_DAYS and spec.partition_by]
     return min(found, default=None)
 
 

@@ -240,8 +240,11 @@ def _day(table: Table, value: int | None) -> date | None:
 
 
 def _read_until(session: BatchSession, name: str) -> int | None:
-    """Sequence number up to which every step that follows the table has read it; None: no step does."""
-    followers = [spec.name for spec in TABLES.values() if name in spec.follows]
+    """Sequence number up to which every step that follows the table has read it; None: no step does.
+
+    Dimensions are not waited for: they look once a week, and a row that they read again changes nothing.
+    """
+    followers = [spec.name for spec in TABLES.values() if name in spec.follows and spec.namespace != "dimensions"]
     read = [watermark_sequence(read_state(session.catalog.load_table(n)).get(WATERMARK)) for n in followers]
     return min(read, default=None)
 

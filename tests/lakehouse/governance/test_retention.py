@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from lakehouse.batch import BatchSession
+from lakehouse.dimensions.step import seed_dimensions
+from lakehouse.gold.traders import publish_traders
 from lakehouse.governance.retention import purge, retention_of
+from lakehouse.silver.activity import refine_activity
 from lakehouse.silver.events import refine_trades
+from lakehouse.tables import TABLES
 
 NOW = datetime(2026, 6, 30, 1, tzinfo=UTC)
 AGES = (0, 90, 91, 400)
@@ -38,6 +42,24 @@ def test_days_past_their_time_are_deleted_and_silver_goes_on(session: BatchSessi
     bronze.trades({"timestamp": NOW})
     assert refine_trades(session).new == 1, "silver reads on from where it was"
     assert days(session, "silver.trades") == [0, *AGES]
+
+
+def test_every_table_with_a_limit_can_be_purged(session: BatchSession, bronze: Any) -> None:
+    """Dimensions, though they point at persons, have no days."""
+    bronze.trades({"timestamp": NOW - timedelta(days=400)})
+    refine_trades(session)
+    refine_activity(session)
+    publish_traders(session)
+    seed_dimensions(session)
+    done = {name: purge(session, name, NOW) for name in TABLES}
+    purged = {name for name, found in done.items() if found is not None and found.rows}
+    assert purged == {
+        "bronze.trades",
+        "silver.trades",
+        "silver.trader_activity",
+        "gold.trader_performance",
+        "gold.portfolio_positions",
+    }
 
 
 def test_a_table_without_a_limit_is_kept(session: BatchSession) -> None:

@@ -20,6 +20,7 @@ from pyiceberg.exceptions import CommitStateUnknownException
 from pyiceberg.table.snapshots import Operation
 
 from lakehouse.batch import BatchSession
+from lakehouse.dimensions.step import seed_dimensions
 from lakehouse.duck import data_files_sql
 from lakehouse.evolution import evolve
 from lakehouse.gold.step import publish
@@ -27,7 +28,7 @@ from lakehouse.gold.traders import publish_traders
 from lakehouse.maintenance import compaction
 from lakehouse.maintenance.compaction import Compacted, compact, is_sorted, live_entries, worth_joining
 from lakehouse.silver.activity import refine_activity
-from lakehouse.silver.events import refine_orderbook, refine_trades
+from lakehouse.silver.events import refine_orderbook, refine_orders, refine_trades
 from lakehouse.snapshots import local_path
 from lakehouse.spec import Column
 from lakehouse.state import committed_offsets
@@ -242,6 +243,19 @@ def test_what_silver_has_not_read_is_left_as_it_was_written(
     assert files(catalog)[YESTERDAY.date()] == [4, 6]
     result = refine_trades(session)
     assert (result.arrived, result.new) == (1, 1), "the compacted file is not read again"
+
+
+def test_orders_do_not_wait_for_the_weekly_look_at_their_agents(
+    session: BatchSession, catalog: Catalog, bronze: Bronze
+) -> None:
+    for number in range(3):
+        bronze.orders({"agent_id": f"new-{number}", "agent_type": "RetailTrader", "timestamp": YESTERDAY})
+    bronze.orders({})
+    refine_orders(session)
+    assert compact(session, "bronze.orders").files_before == 3
+    seed_dimensions(session)
+    agents = set(catalog.load_table("dimensions.dim_trader").scan().to_arrow()["agent_id"].to_pylist())
+    assert agents >= {"new-0", "new-1", "new-2"}
 
 
 @pytest.mark.usefixtures("unread")

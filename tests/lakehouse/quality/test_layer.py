@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from lakehouse.batch import BatchSession
+from lakehouse.dimensions.dim_symbol import SymbolInfo, read_symbols, seed_dim_symbol
 from lakehouse.gold.step import publish
 from lakehouse.quality.gate import ContractViolationError
 from lakehouse.quality.layer import check, last_scores, require_sound
@@ -50,6 +51,45 @@ def test_what_silver_made_of_bronze_is_sound_and_scored(session: BatchSession, b
     assert stored["silver.trades"]["failing_checks"] == ["fresh"]
     assert stored["silver"]["grade"] == result.score.grade
     assert {row["run_id"] for row in rows(session, "quality.check_results")} >= {result.run_id}
+
+
+def test_trades_outside_the_validity_of_their_symbol_have_no_company_and_break_nothing(
+    session: BatchSession, bronze: Any
+) -> None:
+    """One symbol is no longer listed since noon, another only since then."""
+    noon = session.clock().replace(hour=12, minute=0, second=0, microsecond=0) - DAY
+    after = noon + timedelta(hours=1)
+    listed = [info for info in read_symbols() if info.symbol != "KO"]
+    seed_dim_symbol(session.catalog, listed, as_of=noon)
+    new = SymbolInfo("NEW", "New Inc.", "Energy", "mid", noon.isoformat())
+    seed_dim_symbol(session.catalog, [*listed, new], as_of=after)
+    early = noon - timedelta(hours=1)
+    bronze.trades(*({"symbol": symbol, "timestamp": at} for symbol in ("KO", "NEW") for at in (early, after)))
+    refine_trades(session)
+    publish(session)
+    companies = {(row["symbol"], row["timestamp"]): row["company_name"] for row in rows(session, "silver.trades")}
+    assert companies == {
+        ("KO", early): "Coca-Cola Company",
+        ("KO", after): None,
+        ("NEW", early): None,
+        ("NEW", after): "New Inc.",
+    }
+    check(session, "silver").require()
+    check(session, "gold").require()
+
+
+def test_a_halt_without_a_time_is_checked_with_the_others(session: BatchSession) -> None:
+    halt = {"event_type": "TradingHalt", "symbol": "AAPL", "level": 1, "halt_duration_secs": 300}
+    kafka = {"_kafka_topic": "raw.trading-halts", "_kafka_partition": 0, "_ingested_at": session.clock()}
+    halts = [
+        {**halt, **kafka, "timestamp": at, "_kafka_offset": offset}
+        for offset, at in enumerate((None, session.clock() - DAY, session.clock() - 2 * DAY))
+    ]
+    table = session.catalog.load_table("bronze.trading_halts")
+    table.append(pa.Table.from_pylist(halts, schema=arrow_schema("bronze.trading_halts")))
+    found = check(session, "bronze").tables["bronze.trading_halts"]
+    assert (found.partition.day, found.partition.rows) == ((session.clock() - DAY).date(), 2)
+    assert found.broken == ()
 
 
 def test_a_broken_layer_raises_says_where_and_holds_the_next_one_until_it_is_mended(
