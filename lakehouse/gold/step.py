@@ -30,6 +30,7 @@ from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import accumulated, computed_until, day_files, read_until, replace_days, touched_days
 from lakehouse.duck import sql_file
 from lakehouse.gold.bars import COLUMNS, STRINGS, DayBars
+from lakehouse.memory import give_back
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
 from lakehouse.quality.partition import TRADED, day_traded
@@ -43,8 +44,8 @@ SOURCE = "silver.trades"
 DAILY = "gold.daily_trading_summary"
 TABLES = ("gold.minute_bars", DAILY, "gold.market_overview", "gold.sector_daily")
 """In the order they are committed; each later one is computed from the ones before."""
-DAYS_AT_ONCE = 14
-"""Memory holds the bars of so many days, half a million with 24 symbols; then they are committed."""
+DAYS_AT_ONCE = 7
+"""Memory holds the bars of so many days, a quarter of a million with 24 symbols; then they are committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,8 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
         state = computed_until(until) if some[-1] == days[-1] else {}
         for name in behind:
             written[name] += replace_days(session, targets[name], some, [rows[name]], state.copy)
+        del bars, sums, rows
+        give_back()  # else the C library keeps these days' memory, and takes new for the next ones'
     result = GoldResult(days, written, head.snapshot_id)
     log.info("gold: %s computed anew, %s", ", ".join(map(str, days)), result.rows)
     return result

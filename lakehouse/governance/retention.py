@@ -18,8 +18,8 @@ from lakehouse.days import all_days, day_files, replace_days
 from lakehouse.tables import TABLES
 
 RETENTION_DAYS: Mapping[str, int] = {"Confidential": 90, "Restricted": 365}
-"""Tag → days that rows are kept. Without such a tag a table keeps its rows for ever, and so does one without days: a
-dimension's rows are what facts refer to."""
+"""Tag → days that rows are kept. Without such a tag a table keeps its rows for ever, and so does one without days:
+a dimension's rows are what facts refer to."""
 
 
 @dataclass(frozen=True, slots=True)

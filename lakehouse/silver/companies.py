@@ -39,7 +39,7 @@ class Companies:
     def join(self, rows: pa.Table) -> pa.Table:
         """``rows``, each with name, sector and size of the company that its symbol stood for at its time, or null.
 
-        It is what ``dim_symbol_join.sql`` says, in a third of the time: a row comes twice where two versions hold.
+        A row comes twice where two versions hold. Takes a third of the time of a join in SQL.
         """
         versions = pc.dictionary_encode(self.rows["symbol"]).combine_chunks()
         unknown = len(versions)  # behind the last version: of no symbol, and without a company

@@ -9,6 +9,7 @@ may hold it. Ids that count up, as an exchange's do, lie in few; of random ones 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,11 +27,14 @@ from lakehouse.days import day_files
 from lakehouse.duck import data_files_sql, files_sql, quoted, sql_file
 from lakehouse.quality.gate import require
 from lakehouse.reading import ROW_GROUP, read_batches
+from lakehouse.silver.aside import Aside
 from lakehouse.silver.companies import DIM_SYMBOL, Companies, beside
 from lakehouse.silver.rejected import RecordKey, record_keys, reject
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles
 from lakehouse.tables import arrow_schema
 
+KEYS_AT_ONCE = 4_000_000
+"""Keys compared at once: some 100 MB of hashes."""
 _NOT_NEEDED = ("_kafka_timestamp", "_received_at")
 _ROW = "row"
 """Column: number of a row among those that arrived."""
@@ -91,7 +95,7 @@ class Judging:
     """A verdict for each row of some of bronze's files.
 
     Most rows are plainly new, and are handed on batch by batch. The few whose key came twice or is in silver, or
-    that break a rule, are kept aside and judged in the end, all together.
+    that break a rule, are kept aside and judged in the end, all of one key together.
     """
 
     def __init__(
@@ -102,10 +106,12 @@ class Judging:
         target: Table,
         companies: Companies,
         source: Table,
+        held_rows: int,
     ) -> None:
+        """``held_rows``: that memory may hold, of those kept aside."""
         self._session, self._step, self._cursor, self._companies = session, step, cursor, companies
         self._target = session.manifests.files(step.target, target)
-        self._source = source
+        self._source, self._held_rows = source, held_rows
         self._schema, self._now = arrow_schema(step.target), session.clock()
         self._rules = sql_file("silver", step.rules)
         self.result = StepResult()
@@ -124,56 +130,54 @@ class Judging:
             replaced: day whose silver rows are about to be replaced, and so do not count as known.
         """
         sql = f"select * from ({files_sql(snapshot, files)}) where {where}"
-        arrived = _doubt(self._step, self._cursor, self._target, sql, replaced)
+        total = sum(file.rows for file in files)
+        arrived = _doubt(self._step, self._cursor, self._target, sql, replaced, math.ceil(total / KEYS_AT_ONCE))
         names = [field.name for field in snapshot.schema.fields if field.name not in _NOT_NEEDED]
-        aside: list[pa.Table] = []
-        new = unknown = 0
-        for batch in _filled(
-            read_batches(self._source.io, snapshot, files, names, self._step.batch_rows), self._step.batch_rows
-        ):
-            plain, suspects = self._sifted(batch, where)
-            del batch
-            if suspects.num_rows:
-                aside.append(suspects)
-            new, unknown = new + plain.num_rows, unknown + plain["company_name"].null_count
-            yield self._seen(plain)
-            del plain  # memory holds one batch, not the next one as well
-        rest, duplicates = self._judged(pa.concat_tables(aside)) if aside else (self._schema.empty_table(), 0)
+        read = read_batches(self._source.io, snapshot, files, names, self._step.batch_rows)
+        buckets = math.ceil(total / self._held_rows)
+        new = unknown = duplicates = 0
+        with Aside() as aside:
+            for batch in _filled(read, self._step.batch_rows):
+                rows = self._sifted(batch, where, aside, buckets)
+                del batch
+                new, unknown = new + rows.num_rows, unknown + rows["company_name"].null_count
+                yield self._seen(rows)
+                del rows  # memory holds one batch, not the next one as well
+            for suspects in aside:
+                rows, repeated = self._judged(suspects)
+                new, unknown = new + rows.num_rows, unknown + rows["company_name"].null_count
+                duplicates += repeated
+                yield self._seen(rows)
         self.result = StepResult(
-            arrived=arrived,
-            new=new + rest.num_rows,
-            duplicates=duplicates,
-            rejected=len(self.rejected),
-            unknown=unknown + rest["company_name"].null_count,
+            arrived=arrived, new=new, duplicates=duplicates, rejected=len(self.rejected), unknown=unknown
         )
-        yield self._seen(rest)
 
-    def require(self, rows: pa.Table | Sequence[DataFile]) -> None:
-        """Check the new rows, in memory or in files that were written. Raises ContractViolationError."""
+    def require(self, written: Sequence[DataFile]) -> None:
+        """Check the new rows in the files that were written. Raises ContractViolationError."""
         if not self.result.new:
             return
-        select = rows if isinstance(rows, pa.Table) else data_files_sql(self._target, rows)
         observed = {name: pa.concat_tables(parts) for name, parts in self._observed.items()}
         known = {DIM_SYMBOL: self._companies.rows, **observed}
-        require(self._session, {self._step.target: select}, self._now, known)
+        require(self._session, {self._step.target: data_files_sql(self._target, written)}, self._now, known)
 
     def _seen(self, rows: pa.Table) -> pa.Table:
         for name, observe in self._step.observe.items():
             self._observed[name].append(observe(rows))
         return rows
 
-    def _sifted(self, arrived: pa.Table, where: str) -> tuple[pa.Table, pa.Table]:
-        """Of the rows for which ``where`` holds: those that are plainly new, as rows of the silver table; the
-        others, with the rule they break."""
+    def _sifted(self, arrived: pa.Table, where: str, aside: Aside, buckets: int) -> pa.Table:
+        """Of the rows for which ``where`` holds those that are plainly new, as rows of the silver table; the
+        others go into ``aside``, with the rule they break."""
         rows, key = self._show(arrived), self._step.key
         found = self._cursor.execute(
-            f"select {_ROW}, broken, holds from (select {_ROW}, {key}, {self._rules} as broken, "
-            f"({where}) is true as holds from read) "
+            f"select {_ROW}, broken, holds, hash({key}) % {buckets} as bucket "
+            f"from (select {_ROW}, {key}, {self._rules} as broken, ({where}) is true as holds from read) "
             f"where not holds or broken is not null or hash({key}) in (from doubtful)"
         ).to_arrow_table()
         suspects = found.filter(found["holds"])
-        aside = beside(arrived.take(suspects[_ROW]), suspects.select(["broken"]))
-        return self._completed(_without(rows, found[_ROW])), aside
+        if suspects.num_rows:
+            aside.add(beside(arrived.take(suspects[_ROW]), suspects.select(["broken"])), suspects["bucket"])
+        return self._completed(_without(rows, found[_ROW]))
 
     def _judged(self, suspects: pa.Table) -> tuple[pa.Table, int]:
         """The suspects that are new after all, as rows of the silver table; how many are duplicates."""
@@ -191,7 +195,7 @@ class Judging:
             "where verdict = 'rejected' order by _kafka_topic, _kafka_partition, _kafka_offset"
         ).to_arrow_table()
         reject(self._session, step.source, rejected, self._now)
-        self.rejected = record_keys(rejected)
+        self.rejected |= record_keys(rejected)
         rows = self._show(suspects.drop_columns(["broken"]))
         fresh = self._completed(_without(rows, cursor.execute("select id from judged").to_arrow_table()["id"]))
         return fresh, suspects.num_rows - rejected.num_rows - fresh.num_rows
@@ -248,20 +252,18 @@ def _doubt(
     snapshot: SnapshotFiles,
     arrived: str,
     replaced: date | None,
+    parts: int,
 ) -> int:
     """Find the few keys among the rows that ``arrived`` selects which came twice or are in silver; how many rows
     there are.
 
     Keys are told apart by their hashes, which takes a fraction of the time and memory: two keys with the same hash
-    are looked at closely, and found to be different.
+    are looked at closely, and found to be different. ``parts`` of them are looked at one after the other.
 
     ``known``: key and content of silver's rows (in ``snapshot``) with a key that has arrived. ``doubtful``: hashes
     of the keys.
     """
     cursor.execute(f"create or replace temp view arrived as {arrived}")
-    cursor.execute(
-        f"create or replace temp table arrived_keys as select hash({step.key}) as key_hash from arrived"
-    )
     # Bounds hour by hour: a late row then widens the bounds of its own hour, not those of all that arrived.
     bounds: list[tuple[str, str]] = cursor.execute(
         f"select min({step.key}), max({step.key}) from arrived group by epoch_us(timestamp) // 3600000000"
@@ -269,11 +271,22 @@ def _doubt(
     smallest, largest = min(bounds, default=("", ""))[0], max((last for _, last in bounds), default="")
     leave = set() if replaced is None else set(day_files(snapshot, replaced))
     held = f"({files_sql(snapshot, [file for file in _may_hold(snapshot, bounds) if file not in leave])})"
-    cursor.execute(
-        f"create or replace temp table hits as select {step.key} as key, timestamp from {held} "
-        f"where {step.key} between {quoted(smallest)} and {quoted(largest)} "
-        f"and hash({step.key}) in (from arrived_keys)"
-    )
+    cursor.execute("create or replace temp table hits (key varchar, timestamp timestamptz)")
+    cursor.execute("create or replace temp table doubtful (key_hash ubigint)")
+    arrived_rows = 0
+    for part in range(parts):
+        cursor.execute(
+            f"create or replace temp table arrived_keys as select hash({step.key}) as key_hash from arrived "
+            f"where hash({step.key}) % {parts} = {part}"
+        )
+        cursor.execute(
+            f"insert into hits select {step.key}, timestamp from {held} "
+            f"where {step.key} between {quoted(smallest)} and {quoted(largest)} "
+            f"and hash({step.key}) in (from arrived_keys)"
+        )
+        cursor.execute("insert into doubtful select key_hash from arrived_keys group by all having count(*) > 1")
+        arrived_rows += int(cursor.execute("select count(*) from arrived_keys").fetchall()[0][0])
+    cursor.execute("insert into doubtful select hash(key) from hits")
     # Mostly there are none, or what a redelivery repeats of the minutes before: few row groups are read again.
     within = cursor.execute("select min(epoch_us(timestamp)), max(epoch_us(timestamp)) from hits").fetchall()[0]
     first, last = (f"make_timestamptz({moment or 0})" for moment in within)
@@ -281,11 +294,7 @@ def _doubt(
         f"create or replace temp table known as select {step.key} as key, {_struct(step.content)} as content "
         f"from {held} where {step.key} in (select key from hits) and timestamp between {first} and {last}"
     )
-    cursor.execute(
-        "create or replace temp table doubtful as select hash(key) as key_hash from hits union "
-        "select key_hash from arrived_keys group by key_hash having count(*) > 1"
-    )
-    return int(cursor.execute("select count(*) from arrived_keys").fetchall()[0][0])
+    return arrived_rows
 
 
 def _may_hold(snapshot: SnapshotFiles, bounds: Sequence[tuple[str, str]]) -> list[DataFileEntry]:

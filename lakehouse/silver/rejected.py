@@ -8,6 +8,7 @@ already and appending is one compare-and-swap, so repeating it adds nothing.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -86,7 +87,7 @@ def refuse(session: BatchSession, table: str, rule: str, why: str, rows: pa.Tabl
 
 def rejected_on(session: BatchSession, source: str, day: date) -> set[RecordKey]:
     """Rejected rows of bronze table ``source`` with event times on a UTC day."""
-    return record_keys(_on_day(session.catalog.load_table(TABLE), source, day))
+    return record_keys(_on_day(session.catalog.load_table(TABLE), source, day, _KEY))
 
 
 def keep_only(session: BatchSession, source: str, day: date, keys: set[RecordKey]) -> None:
@@ -94,10 +95,10 @@ def keep_only(session: BatchSession, source: str, day: date, keys: set[RecordKey
 
     def attempt() -> None:
         table = session.catalog.load_table(TABLE)
-        rows = _on_day(table, source, day)
-        names = zip(*(rows[name].to_pylist() for name in _KEY), strict=True)
-        kept = rows.filter(pa.array([key in keys for key in names], pa.bool_()))
-        if kept.num_rows < rows.num_rows:
+        if not record_keys(_on_day(table, source, day, _KEY)) <= keys:
+            rows = _on_day(table, source, day)
+            names = zip(*(rows[name].to_pylist() for name in _KEY), strict=True)
+            kept = rows.filter(pa.array([key in keys for key in names], pa.bool_()))
             with transaction(table) as commit:
                 commit.overwrite(
                     kept.cast(arrow_schema(TABLE)), _of_day(source, day), snapshot_properties=carried(table)
@@ -108,13 +109,14 @@ def keep_only(session: BatchSession, source: str, day: date, keys: set[RecordKey
 
 def _append_new(session: BatchSession, source: str, records: pa.Table) -> int:
     table = session.catalog.load_table(TABLE)
-    lowest = min(records["_kafka_offset"].to_pylist())
-    kept = record_keys(
-        table.scan(
-            row_filter=f"source_table = '{source}' and _kafka_offset >= {lowest:d}",
-            selected_fields=_KEY,
-        ).to_arrow()
+    bounds = records.group_by(_KEY[:2]).aggregate([("_kafka_offset", "min"), ("_kafka_offset", "max")])
+    reach = " or ".join(
+        "(_kafka_topic = '{_kafka_topic}' and _kafka_partition = {_kafka_partition} "
+        "and _kafka_offset >= {_kafka_offset_min} and _kafka_offset <= {_kafka_offset_max})".format_map(bound)
+        for bound in bounds.to_pylist()
     )
+    known = table.scan(row_filter=f"source_table = '{source}' and ({reach})", selected_fields=_KEY)
+    kept = record_keys(known.to_arrow())
     keys = zip(*(records[name].to_pylist() for name in _KEY), strict=True)
     return _append(session, table, records.filter(pa.array([key not in kept for key in keys], pa.bool_())))
 
@@ -132,8 +134,8 @@ def _of_day(source: str, day: date) -> str:
     return f"source_table = '{source}' and timestamp >= '{start.isoformat()}' and timestamp < '{end.isoformat()}'"
 
 
-def _on_day(table: Table, source: str, day: date) -> pa.Table:
-    return table.scan(row_filter=_of_day(source, day)).to_arrow()
+def _on_day(table: Table, source: str, day: date, columns: Sequence[str] = ("*",)) -> pa.Table:
+    return table.scan(row_filter=_of_day(source, day), selected_fields=tuple(columns)).to_arrow()
 
 
 def _record(source: str, row: dict[str, Any], now: datetime) -> dict[str, Any]:

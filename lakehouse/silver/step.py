@@ -26,19 +26,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 
-import duckdb
 import pyarrow as pa
 from pyiceberg.table import Table
 
 from lakehouse.append import expire_snapshots, transaction
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import day_files, replace_days, window
-from lakehouse.duck import files_sql, sql_file
 from lakehouse.incremental import Watermark, appended_since, read_watermark
 from lakehouse.quality.layer import require_sound
+from lakehouse.reading import ROW_GROUP, read_batches
 from lakehouse.silver.companies import COMPANY, DIM_SYMBOL, Companies
 from lakehouse.silver.judging import Judging, SilverStep, StepResult
-from lakehouse.silver.rejected import RecordKey, keep_only, rejected_on
+from lakehouse.silver.rejected import keep_only, rejected_on
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles
 from lakehouse.state import STATE_PREFIX, WATERMARK, carried, read_state
 from lakehouse.tables import arrow_schema
@@ -46,9 +45,7 @@ from lakehouse.tables import arrow_schema
 log = logging.getLogger(__name__)
 
 PORTION_ROWS = 1_000_000
-"""Rows that go into one commit, and whose keys are compared at once. Any portion costs some 0.1 s."""
-HELD_ROWS = 500_000
-"""Rows that memory holds at once where they do not go through in batches."""
+"""Rows that go into one commit, and of those kept aside what memory holds. Any portion costs some 0.1 s."""
 DIM_READ = STATE_PREFIX + "dim-symbol"
 """Summary property: snapshot of dim_symbol that all rows of the table agree with."""
 TOTALS = STATE_PREFIX + "totals"
@@ -71,7 +68,9 @@ def refine(session: BatchSession, step: SilverStep, portion_rows: int = PORTION_
     return compare_and_swap(step.target, attempt)
 
 
-def rebuild_day(session: BatchSession, step: SilverStep, day: date, portion_rows: int = HELD_ROWS) -> StepResult:
+def rebuild_day(
+    session: BatchSession, step: SilverStep, day: date, portion_rows: int = PORTION_ROWS
+) -> StepResult:
     """Judge and enrich all rows of a UTC day anew, and replace the day in one commit.
 
     The step is brought up to date first, so that the day holds what the incremental way would have put there.
@@ -114,7 +113,7 @@ def _refine(
         else:  # whole commits in their order, so that everything up to the newest of them has been read
             until = replace(since, sequence_number=files[-1].sequence_number)
         with session.connection.cursor() as cursor:
-            judging = Judging(session, step, cursor, target, companies, source)
+            judging = Judging(session, step, cursor, target, companies, source, portion_rows)
             with transaction(target) as commit:
                 written = commit.write(judging.rows(appended.snapshot, files, appended.where))
                 judging.require(written)
@@ -178,37 +177,24 @@ def _rebuild_day(
     companies = Companies.read(session)
     start, end = window(day)
     files = day_files(source, day)
-    parts = 1 + sum(file.rows for file in files) // portion_rows
     before = sum(file.rows for file in day_files(session.manifests.files(step.target, target), day))
-    rejected_before, rejected = rejected_on(session, step.source, day), set[RecordKey]()
-    done, sums = StepResult(), totals(target)
-
-    def rows() -> Iterator[pa.Table]:
-        """Part by part, all rows of one key in the same part."""
-        nonlocal done
-        for part in range(parts):
-            where = (
-                f"timestamp >= '{start.isoformat()}' and timestamp < '{end.isoformat()}' "
-                f"and hash({step.key}) % {parts} = {part}"
-            )
-            with session.connection.cursor() as cursor:
-                judging = Judging(session, step, cursor, target, companies, bronze)
-                found = pa.concat_tables(judging.rows(source, files, where, day))
-                judging.require(found)
-            done += judging.result
-            rejected.update(judging.rejected)
-            yield found
+    rejected_before, sums = rejected_on(session, step.source, day), totals(target)
 
     def state() -> dict[str, str]:
+        done = judging.result
         new = sums.new + done.new - before
         refused = sums.rejected + done.rejected - len(rejected_before)
         after = {"arrived": sums.arrived, "new": new, "duplicates": sums.arrived - new - refused}
         return {TOTALS: json.dumps(after | {"rejected": refused})}
 
-    replace_days(session, target, [day], rows(), state)
-    keep_only(session, step.source, day, rejected)
-    log.info("%s: %s rebuilt, %d rows before, %s", step.target, day, before, done)
-    return replace(done, source_snapshot_id=source.snapshot_id, snapshot_id=target.metadata.current_snapshot_id)
+    with session.connection.cursor() as cursor:
+        judging = Judging(session, step, cursor, target, companies, bronze, portion_rows)
+        where = f"timestamp >= '{start.isoformat()}' and timestamp < '{end.isoformat()}'"
+        replace_days(session, target, [day], judging.rows(source, files, where, day), state, judging.require)
+    keep_only(session, step.source, day, judging.rejected)
+    log.info("%s: %s rebuilt, %d rows before, %s", step.target, day, before, judging.result)
+    head = target.metadata.current_snapshot_id
+    return replace(judging.result, source_snapshot_id=source.snapshot_id, snapshot_id=head)
 
 
 def _reenrich(session: BatchSession, step: SilverStep, target: Table, companies: Companies) -> tuple[date, ...]:
@@ -217,28 +203,21 @@ def _reenrich(session: BatchSession, step: SilverStep, target: Table, companies:
         return ()
     snapshot = session.manifests.files(step.target, target)
     schema = arrow_schema(step.target)
-    names = [name for name in COMPANY if name in schema.names]
-    differs = " or ".join(f"silver.{name} is distinct from dim_symbol.{name}" for name in names)
-    replaced = ", ".join(f"dim_symbol.{name} as {name}" for name in names)
-    with session.connection.cursor() as cursor:
-        cursor.register("dim_symbol", companies.rows)
+    enriched = [name for name in schema.names if name in ("symbol", "timestamp", *COMPANY)]
 
-        def joined(select: str, files: Sequence[DataFileEntry], where: str = "") -> duckdb.DuckDBPyConnection:
-            silver = f"({files_sql(snapshot, files)}) as silver {sql_file('silver', 'dim_symbol_join.sql')}"
-            return cursor.execute(f"select {select} from {silver} {where}")
+    def as_it_should_be(files: Sequence[DataFileEntry], names: Sequence[str]) -> Iterator[tuple[pa.Table, bool]]:
+        """Batches of rows with their right companies, and whether these are others than before."""
+        for batch in read_batches(target.io, snapshot, files, names, ROW_GROUP):
+            rows = pa.Table.from_batches([batch])
+            right = companies.join(rows).select(names).cast(rows.schema)
+            if right.num_rows != rows.num_rows:
+                raise RuntimeError(f"{DIM_SYMBOL} has two versions of a symbol for the same time: mend it")
+            yield right, not right.equals(rows)
 
-        wrong = [f for f in snapshot.files if joined("1", [f], f"where {differs} limit 1").fetchone()]
-        days = tuple(sorted({file.day for file in wrong if file.day is not None}))
-
-        def rows() -> Iterator[pa.Table]:
-            for day in days:
-                for files in _portions(day_files(snapshot, day), HELD_ROWS):
-                    part = joined(f"silver.* replace ({replaced})", files).to_arrow_table().cast(schema)
-                    if part.num_rows != sum(file.rows for file in files):
-                        raise RuntimeError(f"{DIM_SYMBOL} has two versions of a symbol for the same time: mend it")
-                    yield part
-
-        replace_days(session, target, days, rows(), lambda: {DIM_READ: companies.snapshot_id})
+    wrong = [file for file in snapshot.files if any(other for _, other in as_it_should_be([file], enriched))]
+    days = tuple(sorted({file.day for file in wrong if file.day is not None}))
+    rows = (right for day in days for right, _ in as_it_should_be(day_files(snapshot, day), schema.names))
+    replace_days(session, target, days, rows, lambda: {DIM_READ: companies.snapshot_id})
     if days:
         log.info("%s: companies of %s corrected", step.target, ", ".join(map(str, days)))
     return days

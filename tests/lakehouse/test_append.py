@@ -325,9 +325,8 @@ def test_nothing_is_left_of_files_whose_rows_end_in_an_error(table: Table, setti
         commit.write(broken())
     with pytest.raises(ValueError, match="other"), transaction(table) as commit:
         commit.write([rows(range(3)), pa.table({"other": [1]})])
-    with pytest.raises(KeyError), transaction(table) as commit:
-        commit.append_files(commit.write([rows(range(3))]), {})
-        raise KeyError
+    with pytest.raises(AttributeError), transaction(table) as commit:
+        commit.append_files([*commit.write([rows(range(3))]), "no file"], {})  # type: ignore[list-item]
     assert data_files(settings) == []
 
 

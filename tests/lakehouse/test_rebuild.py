@@ -20,6 +20,7 @@ from lakehouse.gold.step import publish
 from lakehouse.gold.traders import publish_traders
 from lakehouse.rebuild import REBUILDABLE, days_between, plan, run
 from lakehouse.settings import LakehouseSettings
+from lakehouse.silver import judging
 from lakehouse.silver.activity import refine_activity
 from lakehouse.silver.events import STEPS, TRADES, refine_orderbook, refine_orders, refine_quotes, refine_trades
 from lakehouse.silver.step import rebuild_day, totals
@@ -118,7 +119,10 @@ def test_a_full_rebuild_gives_the_same_rows(refined: BatchSession) -> None:
     assert content(refined) == before
 
 
-def test_a_day_rebuilt_in_small_portions_is_the_same(refined: BatchSession) -> None:
+def test_a_day_rebuilt_in_small_portions_is_the_same(
+    refined: BatchSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "KEYS_AT_ONCE", 3)
     before = content(refined)
     rebuild_day(refined, TRADES, MONDAY.date(), portion_rows=2)
     assert content(refined) == before

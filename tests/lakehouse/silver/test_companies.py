@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
 
 import duckdb
 import pyarrow as pa
@@ -14,7 +13,12 @@ from lakehouse.silver.companies import Companies
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 TIME = pa.timestamp("us", "UTC")
-JOIN = (files("lakehouse.silver") / "dim_symbol_join.sql").read_text("utf-8")
+JOIN = """
+left join dim_symbol
+    on dim_symbol.symbol = silver.symbol
+    and dim_symbol.valid_from <= silver.timestamp
+    and silver.timestamp < dim_symbol.valid_to
+"""
 
 symbols = st.sampled_from(["", "A", "B", "C", "Ä"])
 hours = st.integers(0, 6)
