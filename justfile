@@ -51,7 +51,7 @@ cluster processes flow: _sync
 sql *args: _sync
     @uv run --no-sync python -m deploy.local run lakehouse.shell "$@"
 
-# The tables: lake init | describe|history|files TABLE | stats|compact|expire|orphans [--dry-run] [TABLE…] | export
+# The tables: lake init | seed | describe|history|files TABLE | stats|compact|expire|orphans [--dry-run] [TABLE…] | export
 [group('run')]
 lake *args: _sync
     @uv run --no-sync python -m deploy.local run lakehouse "$@"

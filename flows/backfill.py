@@ -35,7 +35,7 @@ from lakehouse.batch import BatchSession
 from lakehouse.catalog import CatalogUnavailableError
 from lakehouse.quality.contract import load_soda
 from lakehouse.quality.gate import ContractViolationError
-from lakehouse.rebuild import REBUILDABLE, Piece, days_between, plan, run
+from lakehouse.rebuild import REBUILDABLE, Piece, days_between, plan, rules, run
 from lakehouse.settings import LakehouseSettings
 
 LONGEST_DAYS = 3660
@@ -88,7 +88,7 @@ def backfill_days(
         Exception: what a piece raised; the others are named in the journal.
     """
     pieces = plan(session, days_between(first, last), tables)
-    journal = Journal.of(session.settings.data_dir / "backfills", first, last, tables)
+    journal = Journal.of(session.settings.data_dir / "backfills", first, last, tables, rules())
     written: dict[str, int] = {}
     with journalled(journal, pieces) as left:
         count = len(pieces) - len(left)
@@ -200,6 +200,8 @@ def main() -> int:
         return 130
     for table, rows in written.items():
         console.print(f"{table}: {rows:,} rows")
+    if not written:
+        console.print(f"Nothing to do: what these tables are computed from has no rows of {arguments.days}.")
     return 0
 
 

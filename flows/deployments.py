@@ -34,6 +34,7 @@ from flows.table_metrics import TableMetrics
 from lakehouse.batch import BatchSession
 from lakehouse.dimensions.step import seed_dimensions
 from lakehouse.quality.contract import load_soda
+from lakehouse.quality.gate import ContractViolationError
 from lakehouse.tables import create_tables
 
 if TYPE_CHECKING:
@@ -111,12 +112,18 @@ def with_backoff(name: str, attempt: Callable[[], T], stop: threading.Event) -> 
 
 
 def _open_lakehouse() -> BatchSession:
-    """The session that the flows use, with every table there and the dimensions seeded."""
+    """The session that the flows use, with every table there and the dimensions seeded.
+
+    A faulty reference file stops nothing: the dimensions stay as they were until their flow finds it mended.
+    """
     from flows.session import lake_session
 
     session = lake_session()
     create_tables(session.catalog)
-    seed_dimensions(session)
+    try:
+        seed_dimensions(session)
+    except (ContractViolationError, ValueError) as error:
+        log.error("the dimensions stay as they were: %s; then run the flow dimensions", error)
     return session
 
 

@@ -1,7 +1,7 @@
 """The flow ``dimensions``: symbols, traders, accounts, exchanges and the times of day, in line with their files.
 
-In: the reference files beside :mod:`lakehouse.dimensions.step`, and the agents seen in ``bronze.orders``. Out: the
-tables of ``dimensions``; seeding twice changes nothing. On a crash: running it again does the rest.
+In: the reference files that :mod:`lakehouse.dimensions.step` names, and the agents seen in ``bronze.orders``.
+Out: the tables of ``dimensions``; seeding twice changes nothing. On a crash: running it again does the rest.
 """
 
 from __future__ import annotations

@@ -76,11 +76,11 @@ def gold(patient: bool = False) -> object:
 @batch_flow("daily", timeout_s=3600)
 def daily(day: date | None = None) -> object:
     """After the close: gold of ``day`` anew, its quality, the masked tables, the export. None: the day it was
-    due."""
-    day = due_date() if day is None else day
-    states = [gold_tables.run(days=[day]), gold_traders.run(days=[day])]
+    due, and of the export a week."""
+    due = due_date() if day is None else day
+    states = [gold_tables.run(days=[due]), gold_traders.run(days=[due])]
     if all(state.is_completed() for state in states):
-        states.append(quality_checks.run(layer="gold", day=day))
+        states.append(quality_checks.run(layer="gold", day=due))
     if all(state.is_completed() for state in states):
         states += [masked_tables.run(), export_summary.run(day=day)]
     return report(states)

@@ -1,8 +1,8 @@
 """Working off a backfill's pieces: several at once, one at a time for each table, and on from where it was.
 
 In: pieces of :func:`lakehouse.rebuild.plan` and something that runs one. Out: all of them done, stage by stage;
-a journal names those that are. On a crash: the journal stays, and the next backfill of the same days and tables
-leaves out what it names; a piece that was done but not yet named is done again, with the same rows.
+a journal names those that are. On a crash: the journal stays, and the next backfill of the same days and tables by
+the same rules leaves out what it names; a piece that was done but not yet named is done again, with the same rows.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ class Journal:
     done: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, directory: Path, first: date, last: date, tables: Collection[str]) -> Journal:
-        """The journal of a backfill of these days and tables, with what an earlier attempt wrote."""
+    def of(cls, directory: Path, first: date, last: date, tables: Collection[str], rules: str) -> Journal:
+        """The journal of a backfill of these days and tables, with what an earlier attempt by the same ``rules``
+        wrote: days done by others are done anew."""
         which = hashlib.sha256("\n".join(sorted(tables)).encode()).hexdigest()[:8]
-        path = directory / f"{first}..{last}.{which}.done"
+        path = directory / f"{first}..{last}.{which}.{rules[:8]}.done"
         text = path.read_text() if path.exists() else ""
         whole, _, _ = text.rpartition("\n")  # a line that was cut off by a crash counts for nothing
         return cls(path, set(whole.splitlines()))
@@ -56,7 +57,9 @@ class Journal:
 
     def close(self) -> None:
         """All is done: the next backfill of the same days begins anew."""
-        self.path.unlink(missing_ok=True)
+        days_and_tables = self.path.with_suffix("").stem
+        for path in self.path.parent.glob(f"{days_and_tables}.*.done"):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -18,11 +18,13 @@ from rich.console import Console
 from lakehouse import export
 from lakehouse.batch import BatchSession, utc_now
 from lakehouse.catalog import CatalogUnavailableError, open_catalog
+from lakehouse.dimensions.step import seed_dimensions
 from lakehouse.inspection import describe, files, history, size_text, statistics_tables
 from lakehouse.maintenance.compaction import compact
 from lakehouse.maintenance.expiry import expire
 from lakehouse.maintenance.orphans import remove_orphans
 from lakehouse.maintenance.statistics import table_statistics
+from lakehouse.quality.gate import ContractViolationError
 from lakehouse.settings import LakehouseSettings
 from lakehouse.state import StateLostError
 from lakehouse.tables import TABLES, create_tables
@@ -36,6 +38,13 @@ def _init(_: argparse.Namespace, console: Console) -> None:
     for name, changes in done.items():
         console.print(f"{name}: {'; '.join(changes)}")
     console.print(f"{settings.effective_warehouse}: {len(TABLES)} tables, {len(done)} created or evolved now")
+
+
+def _seed(_: argparse.Namespace, console: Console) -> None:
+    session = BatchSession.open(LakehouseSettings())
+    with session.connection:
+        for name, done in seed_dimensions(session).items():
+            console.print(f"{name}: {'changed' if done.changed else 'as it was'}, {done.rows:,} rows")
 
 
 def _describe(arguments: argparse.Namespace, console: Console) -> None:
@@ -113,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     command("init", _init, "Create the tables that are missing and evolve those declared anew.")
+    command("seed", _seed, "Bring the dimensions in line with their reference files.")
     with_table("describe", _describe, "Columns with their meaning, partitions, order, key, owner, properties.")
     with_table("history", _history, "Snapshots, newest first: what each did, and the state it carries.")
     with_table("files", _files, "Data files: partition, rows, size, and the bounds of what they hold.")
@@ -144,7 +154,13 @@ def main() -> int:
     except NoSuchTableError as error:
         print(f"{error}; create the tables: just lake init", file=sys.stderr)
         return 1
-    except (CatalogUnavailableError, StateLostError, NotImplementedError, ValueError) as error:
+    except (
+        CatalogUnavailableError,
+        ContractViolationError,
+        StateLostError,
+        NotImplementedError,
+        ValueError,
+    ) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

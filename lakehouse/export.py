@@ -49,7 +49,8 @@ def export(
         then: the table as it was; None: as it is now.
 
     Raises:
-        ExportError: no such table, a condition that is no boolean expression, or a file that cannot be written.
+        ExportError: no such table, a condition that is no boolean expression, a file that cannot be written, or
+            one of the table's that cannot be read.
         SnapshotUnknownError: the snapshot of ``then`` was expired.
     """
     if table not in TABLES:
@@ -67,8 +68,8 @@ def export(
             copied = f"copy exported to {quoted(str(unfinished))} ({_OPTIONS[file_format]})"
             ((count,),) = connection.execute(copied).fetchall()
             os.replace(unfinished, out)
-        except (duckdb.IOException, OSError) as error:
-            raise ExportError(f"{out} cannot be written: {error}") from error
+        except (duckdb.IOException, duckdb.OutOfMemoryException, OSError) as error:
+            raise ExportError(f"{table} could not be exported to {out}: {error}") from error
         except duckdb.Error as error:
             raise ExportError(f"--where {where!r} fails on a row of {table}: {error}") from error
         finally:
@@ -80,7 +81,13 @@ def add_command(commands: Any) -> None:
     """Add ``export`` to the subcommands of an argument parser (what ``add_subparsers`` returned)."""
     parser = commands.add_parser("export", help="write a table, or some of its rows, into a file")
     parser.add_argument("table", metavar="TABLE", help="for example silver.trades")
-    parser.add_argument("out", metavar="OUT", type=Path, help="file to write; replaced when it exists")
+    parser.add_argument(
+        "out",
+        metavar="OUT",
+        type=Path,
+        nargs="?",
+        help="file to write; default TABLE.FORMAT",
+    )
     parser.add_argument("--format", choices=sorted(_OPTIONS), default="parquet")
     parser.add_argument("--where", default="true", help="condition in SQL, for example \"symbol = 'AAPL'\"")
     parser.add_argument("--as-of", type=parse_as_of, help="snapshot id, date or time: the table as it was then")
@@ -91,7 +98,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     settings = LakehouseSettings()
     catalog = open_catalog(settings)
     then = None if arguments.as_of is None else find_as_of(catalog, arguments.as_of, [arguments.table])
-    out = arguments.out
+    out = arguments.out or Path(f"{arguments.table}.{arguments.format}")
     rows = export(
         settings, catalog, arguments.table, out, file_format=arguments.format, where=arguments.where, then=then
     )

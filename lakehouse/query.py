@@ -1,6 +1,6 @@
 """Reading the lakehouse with SQL.
 
-In: SQL that names tables as ``silver.trades`` (written so, without quotes), with parameters as ``?``.
+In: SQL that names tables as ``silver.trades``, with parameters as ``?``.
 Out: rows as dicts, an Arrow table, or Arrow batches; and :func:`create_views`, for programs with a DuckDB of their
 own.
 
@@ -53,7 +53,8 @@ PAST_SNAPSHOTS = 16
 BATCH_ROWS = 20_000
 """Rows of a batch of :meth:`Lake.batches`: some megabytes."""
 
-_MENTION = re.compile(r"\b(" + "|".join(re.escape(name) for name in TABLES) + r")\b", re.IGNORECASE)
+_DOTTED = re.compile(r'\b(\w+)"?\s*\.\s*"?(?=(\w+))')
+"""Two names with a dot between them, each in quotes or not."""
 
 Window = tuple[datetime | None, datetime | None]
 """start ≤ event time < end; None is unbounded."""
@@ -189,7 +190,8 @@ class Lake:
         self, sql: str, params: Sequence[Any], hints: Hints, cancellation: Cancellation | None
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor that holds the result of ``sql``."""
-        shown = self._snapshots(sorted({name.lower() for name in _MENTION.findall(sql)}))
+        dotted = {f"{namespace}.{name}".lower() for namespace, name in _DOTTED.findall(sql)}
+        shown = self._snapshots(sorted(dotted & TABLES.keys()))
         limit = self._settings.query_timeout_seconds
         begun = time.monotonic()
         session = _take(self._sessions, limit)

@@ -7,9 +7,11 @@ rows.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 
 from lakehouse.batch import BatchSession
 from lakehouse.days import all_days
@@ -45,7 +47,8 @@ def days_between(first: date, last: date) -> tuple[date, ...]:
 
 
 def plan(session: BatchSession, days: Sequence[date], tables: Collection[str] = REBUILDABLE) -> list[Piece]:
-    """The pieces of computing ``days`` of ``tables`` anew. Days without rows in bronze are skipped.
+    """The pieces of computing ``days`` of ``tables`` anew. Days without rows in what a table is computed from are
+    skipped: silver's that bronze no longer keeps stay as they are, and gold is then computed from those.
 
     Tables that are computed together are rebuilt together: the four daily ones of gold, and the traders' two. Of
     these every later day follows, because a day goes on from the lots of the day before.
@@ -58,7 +61,9 @@ def plan(session: BatchSession, days: Sequence[date], tables: Collection[str] = 
     """
     if unknown := sorted(set(tables) - set(REBUILDABLE)):
         raise ValueError(f"cannot rebuild {', '.join(unknown)}; what can be rebuilt: {', '.join(REBUILDABLE)}")
-    daily = _with_rows(session, TRADES.source, days)
+    daily = _with_rows(session, TRADES.target, days)
+    if TRADES.target in tables:  # which brings those that silver has not got yet
+        daily = sorted({*daily, *_with_rows(session, TRADES.source, days)})
     pieces = [
         Piece(0, (name,), (day,))
         for name, step in STEPS.items()
@@ -72,6 +77,13 @@ def plan(session: BatchSession, days: Sequence[date], tables: Collection[str] = 
     if daily and {PERFORMANCE, POSITIONS} & set(tables):
         pieces.append(Piece(1, (PERFORMANCE, POSITIONS), tuple(daily)))
     return pieces
+
+
+def rules() -> str:
+    """Hash of what the tables are computed by: this package's code, SQL, contracts and reference files."""
+    package = Path(__file__).parent
+    files = sorted(path for path in package.rglob("*") if path.suffix in {".py", ".sql", ".yml", ".csv"})
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
 
 
 def run(session: BatchSession, piece: Piece) -> dict[str, int]:

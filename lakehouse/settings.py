@@ -33,6 +33,10 @@ class LakehouseSettings(BaseSettings):
     s3_access_key_id: str = Field(default="", description="S3 access key.")
     s3_secret_access_key: SecretStr | None = Field(default=None, description="S3 secret key.")
     s3_region: str = Field(default="us-east-1", description="S3 region.")
+    reference_dir: Path | None = Field(
+        default=None,
+        description="Directory of the reference files, symbols.csv and so on; unset: lakehouse/dimensions.",
+    )
     masking_key: SecretStr | None = Field(
         default=None, description="Key of the pseudonyms in masked tables; unset: made once, kept in data_dir."
     )

@@ -10,18 +10,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
-from lakehouse.catalog import open_catalog
 from lakehouse.dimensions.reference import read_reference
 from lakehouse.dimensions.scd2 import Scd2
 from lakehouse.dimensions.table import bring_in_line, dimension_rows
-from lakehouse.settings import LakehouseSettings
-from lakehouse.tables import create_tables
 
 log = logging.getLogger(__name__)
 
@@ -84,16 +81,3 @@ def current_symbols(catalog: Catalog) -> dict[str, SymbolInfo]:
         for row in dimension_rows(catalog, NAME)
         if row["is_current"]
     }
-
-
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    catalog = open_catalog(LakehouseSettings())
-    create_tables(catalog)
-    symbols = read_symbols()
-    changed = seed_dim_symbol(catalog, symbols, as_of=datetime.now(UTC))
-    log.info("%s: %d rows, %s", SYMBOLS_CSV, len(symbols), "changed" if changed else "nothing to change")
-
-
-if __name__ == "__main__":
-    main()

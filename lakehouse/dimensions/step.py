@@ -1,9 +1,9 @@
 """All dimensions, brought in line with their reference files.
 
-In: ``symbols.csv``, ``traders.csv``, ``accounts.csv``, ``exchanges.csv`` beside this file, and the agents seen in
-``bronze.orders`` since the last run. Out: the tables of ``dimensions``. On a crash: each table is as before or as
-it should be; running again does the rest. A faulty file is an error before any table is changed, and a table whose
-rows break their data contract is not committed.
+In: ``symbols.csv``, ``traders.csv``, ``accounts.csv``, ``exchanges.csv`` in ``TICKHOUSE_REFERENCE_DIR``, or beside
+this file, and the agents seen in ``bronze.orders`` since the last run. Out: the tables of ``dimensions``. On a
+crash: each table is as before or as it should be; running again does the rest. A faulty file is an error before
+any table is changed, and a table whose rows break their data contract is not committed.
 
 An agent that trades without standing in ``traders.csv`` becomes a member too, of the kind that its orders tell and
 with an unknown strategy (an "inferred member"), so that no fact is without its trader.
@@ -56,8 +56,8 @@ class DimensionResult:
     snapshot_id: int | None
 
 
-def seed_dimensions(session: BatchSession, folder: Path = FOLDER) -> dict[str, DimensionResult]:
-    """Bring every dimension in line with the files in ``folder``; table → what was done.
+def seed_dimensions(session: BatchSession) -> dict[str, DimensionResult]:
+    """Bring every dimension in line with its file; table → what was done.
 
     Raises:
         ReferenceFileError: a file is faulty; no table was changed.
@@ -66,6 +66,7 @@ def seed_dimensions(session: BatchSession, folder: Path = FOLDER) -> dict[str, D
         CommitFailedException: other writers won every race; run it again.
     """
     as_of, catalog = session.clock(), session.catalog
+    folder = session.settings.reference_dir or FOLDER
     symbols = read_symbols(folder / "symbols.csv")
     traders = read_reference(
         folder / "traders.csv",

@@ -14,8 +14,12 @@ from flows import backfill as module
 from flows.backfill import backfill_days
 from flows.pieces import Journal, work_off
 from lakehouse.batch import BatchSession
+from lakehouse.gold.step import publish
+from lakehouse.governance.retention import purge
 from lakehouse.rebuild import Piece, plan, run
 from lakehouse.settings import LakehouseSettings
+from lakehouse.silver.activity import refine_activity
+from lakehouse.silver.events import refine_trades
 from lakehouse.tables import create_tables
 from tests.lakehouse.conftest import Bronze
 
@@ -74,16 +78,28 @@ def test_it_goes_on_where_it_was_cut_off(session: BatchSession) -> None:
 
 
 def test_a_line_of_the_journal_that_a_crash_cut_off_counts_for_nothing(tmp_path: Path) -> None:
-    journal = Journal.of(tmp_path, FIRST, LAST, TABLES)
+    journal = Journal.of(tmp_path, FIRST, LAST, TABLES, "rules")
     pieces = [Piece(0, ("silver.trades",), (FIRST + timedelta(days=n),)) for n in range(2)]
     for piece in pieces:
         journal.add(piece)
     journal.path.write_text(journal.path.read_text()[:-3])
-    again = Journal.of(tmp_path, FIRST, LAST, TABLES)
+    again = Journal.of(tmp_path, FIRST, LAST, TABLES, "rules")
     assert str(pieces[0]) in again.done
     assert str(pieces[1]) not in again.done
     again.add(pieces[1])
-    assert {str(piece) for piece in pieces} <= Journal.of(tmp_path, FIRST, LAST, TABLES).done
+    assert {str(piece) for piece in pieces} <= Journal.of(tmp_path, FIRST, LAST, TABLES, "rules").done
+
+
+def test_days_that_were_done_by_other_rules_are_done_anew(tmp_path: Path) -> None:
+    piece = Piece(0, ("silver.trades",), (FIRST,))
+    before = Journal.of(tmp_path, FIRST, LAST, TABLES, "rules")
+    before.add(piece)
+    others = Journal.of(tmp_path, FIRST, LAST, TABLES, "other rules")
+    assert not others.done
+    others.add(piece)
+    Journal.of(tmp_path, FIRST, LAST, TABLES[:1], "rules").add(piece)
+    others.close()
+    assert len(list(tmp_path.iterdir())) == 1, "a finished backfill leaves the journals of other tables alone"
 
 
 def test_pieces_of_different_tables_run_at_once_and_of_one_table_never(session: BatchSession) -> None:
@@ -131,6 +147,22 @@ def test_the_command_rebuilds_and_says_what(
     assert "before it ends" in capsys.readouterr().err
     assert command("2026-03-09", "--tables", "silver.nothing") == 1
     assert "silver.trades" in capsys.readouterr().err, "names what can be rebuilt"
+    assert command("2025-01-01") == 0
+    assert "Nothing to do" in capsys.readouterr().out
+
+
+def test_gold_is_computed_anew_from_silver_where_bronze_is_no_longer_kept(session: BatchSession) -> None:
+    refine_trades(session)
+    refine_activity(session)
+    publish(session)
+    purge(session, "bronze.trades", datetime(2026, 6, 30, tzinfo=UTC))
+    assert rows(session, "bronze.trades") == 0
+    pieces = plan(session, [FIRST], [*TABLES, "silver.trader_activity"])
+    assert [(piece.tables[0], run(session, piece)[piece.tables[0]]) for piece in pieces] == [
+        ("silver.trader_activity", 2),
+        ("gold.minute_bars", 1),
+    ]
+    assert rows(session, "silver.trades") == 3
 
 
 def test_a_plan_has_a_piece_for_each_day_that_has_rows(session: BatchSession) -> None:

@@ -68,7 +68,7 @@ def test_a_table_is_exported_as_it_was(
         (NAME, "true; drop table x", "a.csv", "is no condition"),
         (NAME, "symbol", "a.csv", "is no condition|fails on a row"),
         (NAME, "cast(symbol as integer) = 1", "a.csv", "fails on a row of bronze.trades: .*Could not convert"),
-        (NAME, "true", "no/such/directory/a.csv", "a.csv cannot be written"),
+        (NAME, "true", "no/such/directory/a.csv", "could not be exported to .*a.csv: .*directory"),
     ],
 )
 def test_what_cannot_be_exported_says_why_and_leaves_no_file(
@@ -82,12 +82,21 @@ def test_what_cannot_be_exported_says_why_and_leaves_no_file(
 def test_the_command_exports_and_says_so_or_what_is_wrong(
     settings: LakehouseSettings, trades: Catalog, tmp_path: Path
 ) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "TICKHOUSE_DATA_DIR": str(settings.data_dir), "COLUMNS": "200"}
+        root = Path(__file__).parents[2]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(root),
+            "TICKHOUSE_DATA_DIR": str(settings.data_dir),
+            "COLUMNS": "200",
+        }
         return subprocess.run(
             [sys.executable, "-m", "lakehouse", "export", *arguments],
             env=environment,
-            cwd=Path(__file__).parents[2],
+            cwd=here,
             capture_output=True,
             text=True,
             check=False,
@@ -98,6 +107,8 @@ def test_the_command_exports_and_says_so_or_what_is_wrong(
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("1 rows of bronze.trades in")
     assert len(out.read_text().splitlines()) == 2
+    assert command(NAME, "--format", "csv").stdout == f"3 rows of {NAME} in {NAME}.csv\n"
+    assert len((here / f"{NAME}.csv").read_text().splitlines()) == 4
     wrong = command(NAME, str(out), "--where", "sybol = 'AAPL'")
     assert (wrong.returncode, wrong.stdout) == (1, "")
     assert '"sybol" not found' in wrong.stderr

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pyiceberg.catalog import Catalog
 
 from lakehouse.__main__ import main
 from lakehouse.batch import BatchSession
+from lakehouse.dimensions.step import FOLDER
 from lakehouse.settings import LakehouseSettings
 from lakehouse.silver.events import refine_trades
 from lakehouse.tables import TABLES
@@ -41,6 +44,27 @@ def test_init_creates_every_table_once(lake: Run) -> None:
     status, out, _ = lake("init")
     assert (status, out.count(": created")) == (0, len(TABLES))
     assert f"{len(TABLES)} tables, 0 created or evolved now" in lake("init")[1].replace("\n", " ")
+
+
+def test_seed_brings_the_dimensions_in_line_with_files_of_the_user(
+    catalog: Catalog, lake: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = tmp_path / "reference"
+    shutil.copytree(FOLDER, files, ignore=shutil.ignore_patterns("*.py"))
+    monkeypatch.setenv("TICKHOUSE_REFERENCE_DIR", str(files))
+    status, out, _ = lake("seed")
+    assert status == 0
+    assert "dimensions.dim_symbol: changed, 24 rows" in out
+    symbols = files / "symbols.csv"
+    text = symbols.read_text()
+    symbols.write_text(f"{text.rstrip()}\nNEW,New Inc.,Energy,huge\n")
+    status, _, errors = lake("seed")
+    assert status == 1
+    assert re.search(r"symbols\.csv, line 26, column market_cap_category: .*huge.*large", errors)
+    symbols.write_text(f"{text.rstrip()}\nNEW,New Inc.,Energy,mid\n")
+    out = lake("seed")[1]
+    assert "dimensions.dim_symbol: changed, 25 rows" in out
+    assert "dimensions.dim_trader: as it was" in out
 
 
 def test_a_table_is_described_from_its_metadata(catalog: Catalog, lake: Run) -> None:

@@ -103,6 +103,13 @@ def test_a_new_commit_is_seen(lake: Lake, catalog: Catalog) -> None:
         assert lake.rows(f"select count(*) as n from {NAME}") == [{"n": count}]
 
 
+@pytest.mark.parametrize("name", ['"silver"."trades"', "Silver . TRADES", 'silver."trades"'])
+def test_a_new_commit_is_seen_however_the_table_is_written(lake: Lake, catalog: Catalog, name: str) -> None:
+    assert lake.rows(f"select count(*) as n from {NAME}") == [{"n": 0}]
+    catalog.load_table(NAME).append(rows(range(3)))
+    assert lake.rows(f"select count(*) as n from {name}") == [{"n": 3}]
+
+
 def test_heads_are_looked_up_at_most_once_in_the_interval(settings: LakehouseSettings, catalog: Catalog) -> None:
     lake = Lake(settings.model_copy(update={"query_refresh_seconds": 3600.0}), catalog)
     assert lake.rows(f"select count(*) as n from {NAME}") == [{"n": 0}]

@@ -37,6 +37,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def reading(session: BatchSession, folder: Path, at: datetime | None = None) -> BatchSession:
+    """The session of a user who keeps the files in ``folder``."""
+    settings = session.settings.model_copy(update={"reference_dir": folder})
+    return replace(session, settings=settings, clock=session.clock if at is None else lambda: at)
+
+
 def edit(path: Path, before: str, after: str) -> None:
     text = path.read_text()
     assert before in text
@@ -69,11 +75,11 @@ def test_seeding_again_changes_nothing(session: BatchSession) -> None:
 
 
 def test_an_edited_file_takes_effect(session: BatchSession, folder: Path) -> None:
-    seed_dimensions(session, folder)
+    seed_dimensions(reading(session, folder))
     edit(folder / "traders.csv", "mm-0003,MarketMaker,market_makers", "mm-0003,MarketMaker,inventory_skew")
     edit(folder / "accounts.csv", "retail-0007,retail,active", "retail-0007,professional,active")
     edit(folder / "exchanges.csv", "Tickhouse simulated exchange", "Tickhouse")
-    done = seed_dimensions(replace(session, clock=lambda: LATER), folder)
+    done = seed_dimensions(reading(session, folder, LATER))
     assert {name.split(".")[1] for name, result in done.items() if result.changed} == {
         "dim_trader",
         "dim_account",
@@ -95,21 +101,21 @@ def test_an_edited_file_takes_effect(session: BatchSession, folder: Path) -> Non
 
 
 def test_a_faulty_file_changes_no_table(session: BatchSession, folder: Path) -> None:
-    seed_dimensions(session, folder)
+    seed_dimensions(reading(session, folder))
     before = heads(session)
     edit(folder / "symbols.csv", "Apple Inc.", "Apple")
     edit(folder / "exchanges.csv", ",UTC,USD", ",UTC,")
     with pytest.raises(ReferenceFileError, match=r"exchanges\.csv, line 2, column currency"):
-        seed_dimensions(replace(session, clock=lambda: LATER), folder)
+        seed_dimensions(reading(session, folder, LATER))
     assert heads(session) == before
 
 
 def test_rows_that_break_their_contract_are_not_committed(session: BatchSession, folder: Path) -> None:
-    seed_dimensions(session, folder)
+    seed_dimensions(reading(session, folder))
     before = rows(session, "dim_exchange")
     edit(folder / "exchanges.csv", ",UTC,USD", ",UTC,US-Dollars")
     with pytest.raises(ContractViolationError, match=r"dimensions\.dim_exchange: not committed.*codes"):
-        seed_dimensions(replace(session, clock=lambda: LATER), folder)
+        seed_dimensions(reading(session, folder, LATER))
     assert rows(session, "dim_exchange") == before
 
 
@@ -154,8 +160,8 @@ def test_a_crash_leaves_a_table_as_before_or_as_it_should_be(
     edit(folder / "symbols.csv", "Apple Inc.", "Apple")
     commit_faults.at_next_commit(f"dimensions.{table}", when)
     with pytest.raises(ProcessLookupError):
-        seed_dimensions(replace(session, clock=lambda: LATER), folder)
-    seed_dimensions(replace(session, clock=lambda: LATER), folder)
+        seed_dimensions(reading(session, folder, LATER))
+    seed_dimensions(reading(session, folder, LATER))
     names = [row["company_name"] for row in rows(session, "dim_symbol") if row["symbol"] == "AAPL"]
     assert sorted(names) == ["Apple", "Apple Inc."]
     assert [len(rows(session, name)) for name in TABLES] == [25, 258, 258, 3, 1440]
