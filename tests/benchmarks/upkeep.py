@@ -1,7 +1,8 @@
 """A day of small commits on bronze.trades with upkeep running: files, metadata, a commit and a query stay flat.
 
-Commits come a second apart on a clock of the benchmark's own, each with ``--rows`` trades, through the writer's
-exactly-once append and the expiry it does itself; the day begins at noon, so midnight closes a partition. Every
+Commits come a second apart on a clock of the benchmark's own, or further where there are fewer than 86,400, each
+with ``--rows`` trades, through the writer's exactly-once append and the expiry it does itself; the day begins at
+noon, so midnight closes a partition. Every
 ``--every`` commits silver reads what came, then both tables are compacted and expired. Midway between two such
 runs the last commits and a query (the last five minutes of one symbol) are measured in CPU time.
 
@@ -11,7 +12,7 @@ that has just begun has fewer snapshots than are kept, and one line alone scatte
     python -m tests.benchmarks.upkeep [--commits N] [--rows N] [--every N] [--without]
 
 ``--without`` leaves upkeep out, to show what it is for. Fails when a trade is missing or doubled in bronze or
-silver, or a snapshot that is kept cannot be read.
+silver, a snapshot that is kept cannot be read, or what can be counted grows beyond the target.
 """
 
 from __future__ import annotations
@@ -51,8 +52,11 @@ CHECKPOINTS = 10
 MEASURED = 50
 """Commits and queries that a checkpoint's figure is the median of."""
 TARGET = 1.3
-"""Largest growth of each figure."""
-FIGURES = ("files", "on_disk", "snapshots", "metadata_bytes", "commit_ms", "query_ms")
+"""Largest growth of what is timed."""
+COUNTED = {"files": TARGET, "snapshots": TARGET, "metadata_bytes": TARGET, "on_disk": 1.5}
+"""Largest growth of what is counted. Each of the some thirty old snapshots that are kept keeps its small files, the
+last of them from when the day is full; what grew with every commit would be at three and a half."""
+TIMED = ("commit_ms", "query_ms")
 DAY_S = 86_400
 
 
@@ -120,8 +124,8 @@ def run(home: Path, commits: int, rows: int, every: int, upkeep: bool) -> list[C
         spent: deque[float] = deque(maxlen=MEASURED)
         upkeep_s = 0.0
         for number in range(commits):
-            clock.return_value = noon.timestamp() + number
             event_time = noon + timedelta(seconds=number * DAY_S // commits)
+            clock.return_value = event_time.timestamp()
             batch = rows_of(number, rows, event_time)
             began = time.process_time()
             append_exactly_once(table, batch, {TOPIC: {0: (number + 1) * rows}})
@@ -169,7 +173,7 @@ def growth_of(checkpoints: list[Checkpoint]) -> dict[str, float]:
     def median(of: list[Checkpoint], what: str) -> float:
         return statistics.median(getattr(each, what) for each in of)
 
-    return {what: median(running[-third:], what) / median(running[:third], what) for what in FIGURES}
+    return {what: median(running[-third:], what) / median(running[:third], what) for what in (*COUNTED, *TIMED)}
 
 
 def check(session: BatchSession, trades: int) -> None:
@@ -202,8 +206,8 @@ def main() -> int:
         found = run(Path(home), arguments.commits, arguments.rows, arguments.every, not arguments.without)
     growth = growth_of(found)
     print("growth:", ", ".join(f"{what} {by:.2f}" for what, by in growth.items()))
-    print(f"bench upkeep value={max(growth.values()):.2f} unit=growth target<={TARGET}")
-    return 0
+    print(f"bench upkeep value={max(growth[what] for what in TIMED):.2f} unit=growth target<={TARGET}")
+    return int(any(growth[what] > most for what, most in COUNTED.items()) and not arguments.without)
 
 
 if __name__ == "__main__":
