@@ -5,8 +5,8 @@ In: the catalog's tables. Out: select statements over the data files of their sn
 ``observed.day`` (checked_at, rows, age_seconds, volume_deviation_percent), ``observed.nulls`` (share of nulls of
 each nullable column beside the mean of the days before), ``observed.statistics`` (each statistic that the
 contract asks for, with the mean of the days before and the z-score), for what is computed from silver.trades
-``observed.traded`` (sums of each symbol and day, see :func:`traded`) and of silver.orderbook ``observed.unsorted``
-(see :func:`unsorted`). Nothing is written.
+``observed.traded`` (sums of each symbol and day, see :func:`traded`) and of silver.orderbook
+``observed.misstated`` (see :func:`misstated`). Nothing is written.
 
 A table is compared with what it was computed from, not with what has arrived since: of a bronze table, the rows
 that silver has read; of silver.trades, the snapshot that gold has read.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import statistics as stats
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -259,9 +259,14 @@ def _seen_by(session: BatchSession, reader: str, reading: Table, name: str, day:
     if name == TRADES:
         computed_with = session.catalog.load_table(_COMPUTED_WITH.get(reader, reader))
         until = read_until(computed_with)
-        # Where that snapshot was expired, the newest one: the reader is long behind it, and may be told so.
-        seen = next((s for s in table.metadata.snapshots if s.sequence_number == until), table.current_snapshot())
-        return _select(session.manifests.files_of(name, table, seen), day)
+        seen = next((s for s in table.metadata.snapshots if s.sequence_number == until), None)
+        if seen is not None:
+            return _select(session.manifests.files_of(name, table, seen), day)
+        # It was expired: what was committed up to it, but for days that were replaced since, for which the reader
+        # is long behind and may be told so.
+        head = session.manifests.files(name, table)
+        files = tuple(file for file in head.files if file.sequence_number <= until)
+        return _select(replace(head, files=files), day)
     return _select(session.manifests.files(name, table), day)
 
 

@@ -54,8 +54,8 @@ MEASURED = 50
 TARGET = 1.3
 """Largest growth of what is timed."""
 COUNTED = {"files": TARGET, "snapshots": TARGET, "metadata_bytes": TARGET, "on_disk": 1.5}
-"""Largest growth of what is counted. Each of the some thirty old snapshots that are kept keeps its small files, the
-last of them from when the day is full; what grew with every commit would be at three and a half."""
+"""Largest growth of what is counted. Each of some thirty old snapshots keeps its small files, and so many there
+are only when the day is full; what grew with every commit would come to three and a half."""
 TIMED = ("commit_ms", "query_ms")
 DAY_S = 86_400
 

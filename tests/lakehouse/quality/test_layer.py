@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from lakehouse.append import expire_snapshots
 from lakehouse.batch import BatchSession
 from lakehouse.dimensions.dim_symbol import SymbolInfo, read_symbols, seed_dim_symbol
 from lakehouse.gold.step import publish
@@ -90,6 +91,19 @@ def test_a_halt_without_a_time_is_checked_with_the_others(session: BatchSession)
     found = check(session, "bronze").tables["bronze.trading_halts"]
     assert (found.partition.day, found.partition.rows) == ((session.clock() - DAY).date(), 2)
     assert found.broken == ()
+
+
+def test_gold_that_lags_behind_what_is_kept_is_not_called_wrong(session: BatchSession, bronze: Any) -> None:
+    bronze.trades({}, {})
+    refine_trades(session)
+    publish(session)
+    for _ in range(3):
+        bronze.trades({})
+        refine_trades(session)
+    silver = session.catalog.load_table("silver.trades")
+    expire_snapshots(silver, at=2, keep=1)
+    assert len(silver.metadata.snapshots) == 1
+    check(session, "gold").require()
 
 
 def test_a_broken_layer_raises_says_where_and_holds_the_next_one_until_it_is_mended(

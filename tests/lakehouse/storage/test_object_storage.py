@@ -13,22 +13,32 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.rest import RestCatalog
 
 from lakehouse.append import append_exactly_once
-from lakehouse.batch import BatchSession
+from lakehouse.batch import BatchSession, utc_now
 from lakehouse.catalog import CatalogUnavailableError, open_catalog
 from lakehouse.duck import connect
+from lakehouse.export import export
 from lakehouse.gold.step import publish
+from lakehouse.gold.traders import POSITIONS, publish_traders
+from lakehouse.maintenance.compaction import compact
+from lakehouse.maintenance.expiry import expire
+from lakehouse.maintenance.orphans import remove_orphans
 from lakehouse.query import Lake, create_views
+from lakehouse.rebuild import plan, run
 from lakehouse.settings import LakehouseSettings
-from lakehouse.silver.events import refine_trades
+from lakehouse.silver.activity import refine_activity
+from lakehouse.silver.events import STEPS, refine_trades
+from lakehouse.silver.step import refine
 from lakehouse.snapshots import EPOCH
 from lakehouse.state import committed_offsets
-from lakehouse.tables import arrow_schema, create_tables
+from lakehouse.tables import TABLES, arrow_schema, create_tables
+from tests.lakehouse.conftest import MARKET_OPEN
 
 pytestmark = pytest.mark.integration
 
@@ -133,6 +143,51 @@ def test_rows_that_another_engine_deletes_are_gone_here_too(
     assert lake.snapshot("silver.trades").has_deletes
     left = lake.rows("select trade_id from silver.trades order by trade_id")
     assert left == [{"trade_id": "trade-0"}, {"trade_id": "trade-2"}]
+    lake.close()
+
+
+def test_a_day_is_kept_up_rebuilt_and_exported_there(
+    settings: LakehouseSettings, session: BatchSession, catalog: Catalog, bronze: Any, tmp_path: Path
+) -> None:
+    """Every table of a past day, through every step and all of upkeep; another engine reads what is left."""
+    for number in range(10):
+        bronze.trades({"symbol": ("AAPL", "MSFT")[number % 2]}, {"price": Decimal(-1)} if number == 3 else {})
+        bronze.orders({})
+        bronze.quotes({})
+        bronze.books({"bids": [(100, 1), (99, 2)], "asks": [(101, 3)]})
+        for step in STEPS.values():
+            refine(session, step)
+    bronze.trades({"timestamp": session.clock()})  # the day is over
+    refine_trades(session)
+    refine_activity(session)
+    publish(session)
+    publish_traders(session)
+    lake = Lake(settings, catalog)
+    counts = " union all ".join(
+        f"select '{name}' as name, count(*) as rows, count(distinct {TABLES[name].key[0]}) as keys from {name}"
+        for name in (*STEPS, "bronze.trades", "bronze.orderbook_snapshots", "silver.trader_activity", POSITIONS)
+    )
+    before = lake.rows(counts)
+    silver = catalog.load_table("silver.trades")
+    with silver.io.new_output(f"{silver.location()}/data/left.parquet").create() as file:
+        file.write(b"of a commit that never was")
+    files = {}
+    for name in (*STEPS, "bronze.trades", "bronze.orderbook_snapshots"):
+        assert compact(session, name).files_before >= 8, name
+        assert expire(catalog, name, keep=1).data_files >= 0
+        swept = remove_orphans(catalog, name, now=utc_now() + timedelta(days=3))
+        files[name] = [path for path in swept.paths if path.endswith("left.parquet")]
+    assert {name for name, found in files.items() if found} == {"silver.trades"}
+    assert lake.rows(counts) == before
+    for piece in plan(session, [MARKET_OPEN.date()]):
+        run(session, piece)
+    assert lake.rows(counts) == before
+    with other_engine(settings) as other:
+        for row in before:
+            assert other.execute(f"select count(*) from other.{row['name']}").fetchone() == (row["rows"],)
+    out = tmp_path / "books.parquet"
+    assert export(settings, catalog, "silver.orderbook", out) == 10
+    assert pq.read_table(out)["bids"].to_pylist()[0][0]["price"] == Decimal(100)
     lake.close()
 
 
