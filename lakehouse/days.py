@@ -16,10 +16,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import TypeVar
 
 import pyarrow as pa
-from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
-from lakehouse.append import expire_snapshots, transaction
+from lakehouse.append import FastTransaction, expire_snapshots, transaction
 from lakehouse.batch import BatchSession
 from lakehouse.duck import files_sql
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles
@@ -122,23 +121,10 @@ def computed_until(sequence_number: int) -> dict[str, str]:
     return {WATERMARK: json.dumps({"sequence_number": sequence_number})}
 
 
-def replace_days(
-    session: BatchSession,
-    table: Table,
-    days: Iterable[date],
-    rows: Iterable[pa.Table],
-    state: Callable[[], Mapping[str, str]],
-    check: Callable[[Sequence[DataFile]], None] | None = None,
-) -> int:
-    """Replace the rows of ``days`` by ``rows``, which come in parts so that memory need not hold them all.
-
-    Args:
-        days: may hold days that the table has no rows of.
-        rows: rows of these days alone; each part is let go before the next is asked for.
-        state: changes to the state that the table's snapshots carry; asked for after all rows.
-        check: called with the files that were written, before they are committed; what it raises ends it.
-
-    Returns: the number of rows written.
+@contextmanager
+def replacing(session: BatchSession, table: Table, days: Iterable[date]) -> Iterator[FastTransaction]:
+    """A transaction without the rows of ``days``; what the block appends takes their place. The table may have no
+    rows of some.
 
     Raises:
         CommitFailedException: another writer was faster; nothing was changed.
@@ -147,11 +133,31 @@ def replace_days(
     with transaction(table) as commit:
         for expression in _present(session, name, table, days):
             commit.delete(expression, snapshot_properties=carried(table))
-        files = commit.write(rows)
-        if check is not None:
-            check(files)
-        commit.append_files(files, carried(table, state()))
+        yield commit
     expire_snapshots(table, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
+
+
+def replace_days(
+    session: BatchSession,
+    table: Table,
+    days: Iterable[date],
+    rows: Iterable[pa.Table],
+    state: Callable[[], Mapping[str, str]],
+) -> int:
+    """Replace the rows of ``days`` by ``rows``, which come in parts so that memory need not hold them all.
+
+    Args:
+        rows: rows of these days alone; each part is let go before the next is asked for.
+        state: changes to the state that the table's snapshots carry; asked for after all rows.
+
+    Returns: the number of rows written.
+
+    Raises:
+        CommitFailedException: another writer was faster; nothing was changed.
+    """
+    with replacing(session, table, days) as commit:
+        files = commit.write(rows)
+        commit.append_files(files, carried(table, state()))
     return sum(file.record_count for file in files)
 
 

@@ -18,24 +18,33 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
+from itertools import zip_longest
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from lakehouse.batch import BatchSession, compare_and_swap
-from lakehouse.days import all_days, computed_until, day_files, day_sql, read_until, replace_days, touched_days
+from lakehouse.days import (
+    all_days,
+    computed_until,
+    day_files,
+    day_sql,
+    read_until,
+    replace_days,
+    replacing,
+    touched_days,
+)
 from lakehouse.duck import data_files_sql, files_sql, sql_file
 from lakehouse.memory import give_back
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
 from lakehouse.snapshots import SnapshotFiles
-from lakehouse.state import STATE_PREFIX, read_state
+from lakehouse.state import STATE_PREFIX, carried, read_state
 from lakehouse.tables import arrow_schema
 
 log = logging.getLogger(__name__)
@@ -79,7 +88,6 @@ def publish_traders(
 
 def _publish(session: BatchSession, also: Sequence[date], part_trades: int, least_growth: float) -> TradersResult:
     positions = session.catalog.load_table(POSITIONS)
-    performance = session.catalog.load_table(PERFORMANCE)
     source = session.catalog.load_table(SOURCE)
     head = source.current_snapshot()
     snapshot = session.manifests.files(SOURCE, source)
@@ -90,90 +98,103 @@ def _publish(session: BatchSession, also: Sequence[date], part_trades: int, leas
     grown = any(_growth(snapshot, day, since) >= least_growth for day in touched)
     if not (grown or interrupted or also) or head is None:
         return TradersResult()
-    due = {*touched, *interrupted, *also}
     require_sound(session, SOURCE)
-    with_trades = set(all_days(snapshot))
-    every = sorted(with_trades | due)
-    done, rows = list[date](), {PERFORMANCE: 0, POSITIONS: 0}
-    for number, day in enumerate(every):
-        if day in due:
-            written = _replace_day(
-                session,
-                performance,
-                positions,
-                day,
-                day_sql(snapshot, day) if day in with_trades else None,
-                head,
-                due,
-                following=every[number + 1] if number + 1 < len(every) else None,
-                part_rows=part_trades,
+    performance = session.catalog.load_table(PERFORMANCE)
+    run = _Run(session, performance, positions, snapshot, head, part_trades, {*touched, *interrupted, *also})
+    run.work_off()
+    log.info("traders: %s computed anew, %s", ", ".join(map(str, run.done)), run.rows)
+    return TradersResult(tuple(run.done), run.rows, head.snapshot_id)
+
+
+@dataclass(slots=True)
+class _Run:
+    """Days computed anew, one after the other."""
+
+    session: BatchSession
+    performance: Table
+    positions: Table
+    snapshot: SnapshotFiles
+    """Of silver.trades."""
+    head: Snapshot
+    """The same."""
+    part_trades: int
+    due: set[date]
+    done: list[date] = field(default_factory=list)
+    rows: dict[str, int] = field(default_factory=lambda: {PERFORMANCE: 0, POSITIONS: 0})
+    """Table → rows written."""
+
+    def work_off(self) -> None:
+        """Compute the days that are due, and those that become so: after one that left other lots open."""
+        every = sorted({*all_days(self.snapshot), *self.due})
+        for day, following in zip_longest(every, every[1:]):
+            if day in self.due:
+                self._replace(day, following)
+                self.done.append(day)
+
+    def _replace(self, day: date, following: date | None) -> None:
+        """Compute a day anew and replace it in both tables."""
+        now = self.session.clock()
+        held = self.session.manifests.files(POSITIONS, self.positions)
+        trades = day_sql(self.snapshot, day) if day in all_days(self.snapshot) else None
+        computed = _Computed()
+        with replacing(self.session, self.positions, [day]) as commit:
+            with self.session.connection.cursor() as cursor:
+                files = commit.write(computed.positions(cursor, trades, day, held, now, self.part_trades))
+            performances = pa.concat_tables(computed.performances)
+            if trades is not None:
+                found = {PERFORMANCE: performances, POSITIONS: data_files_sql(held, files)}
+                require(self.session, found, now, {SOURCE: trades}, self.head.snapshot_id)
+            if computed.changed and following is not None:
+                self.due.add(following)
+            left = min((later for later in self.due if later > day), default=None)
+            state = {NEXT_DAY: json.dumps(None if left is None else left.isoformat())}
+            if left is None:
+                state |= computed_until(self.head.sequence_number or 0)
+            self.rows[PERFORMANCE] += replace_days(
+                self.session, self.performance, [day], [performances], lambda: state
             )
-            rows = {name: count + written[name] for name, count in rows.items()}
-            done.append(day)
-    log.info("traders: %s computed anew, %s", ", ".join(map(str, done)), rows)
-    return TradersResult(tuple(done), rows, head.snapshot_id)
+            commit.append_files(files, carried(self.positions, state))
+        self.rows[POSITIONS] += sum(file.record_count for file in files)
 
 
-def _replace_day(
-    session: BatchSession,
-    performance: Table,
-    positions: Table,
-    day: date,
-    trades: str | None,
-    read: Snapshot,
-    due: set[date],
-    *,
-    following: date | None,
-    part_rows: int,
-) -> dict[str, int]:
-    """Compute a day anew and replace it in both tables; rows written to each.
+@dataclass(slots=True)
+class _Computed:
+    """What becomes of a day while its positions go into a file."""
 
-    Args:
-        trades: select statement over the day's; None: there are none any more.
-        read: the snapshot of silver.trades that they are of.
-        due: days to be computed; ``following`` joins them when what is open at the end of the day has changed.
-    """
-    now = session.clock()
-    held = session.manifests.files(POSITIONS, positions)
-    last = max((known for known in all_days(held) if known < day), default=None)
-    carried = files_sql(held, ()) if last is None else day_sql(held, last)
-    stood = day_sql(held, day)
-    performances, changed = [arrow_schema(PERFORMANCE).empty_table()], False
-    written = 0
+    performances: list[pa.Table] = field(default_factory=lambda: [arrow_schema(PERFORMANCE).empty_table()])
+    changed: bool = False
+    """Whether other lots are open at its end than stood there."""
 
-    def rows() -> Iterator[pa.Table]:
-        nonlocal changed
-        with session.connection.cursor() as cursor:
-            if trades is None:
-                changed = bool(cursor.execute(f"select 1 from ({stood}) limit 1").fetchall())
-                return
-            open_lots = f"select coalesce(sum(len(lots)), 0) from ({carried})"
-            sized = cursor.execute(f"select (select count(*) from ({trades})) + ({open_lots})").fetchall()
-            parts = 1 + int(sized[0][0]) // part_rows
-            for part, computed in enumerate(compute_day(cursor, trades, day, carried, now, parts)):
-                before = cursor.execute(f"select * from ({stood}) where {_of_part(part, parts)}").to_arrow_table()
-                changed = changed or not open_positions(computed[POSITIONS]).equals(open_positions(before))
-                performances.append(computed[PERFORMANCE])
-                yield computed[POSITIONS]
-                give_back()  # else the C library keeps a part's lists, and takes new memory for the next one's
+    def positions(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        trades: str | None,
+        day: date,
+        held: SnapshotFiles,
+        now: datetime,
+        part_trades: int,
+    ) -> Iterator[pa.Table]:
+        """The day's positions, part by part.
 
-    def state() -> dict[str, str]:
-        if changed and following is not None:
-            due.add(following)
-        left = min((later for later in due if later > day), default=None)
-        until = computed_until(read.sequence_number or 0) if left is None else {}
-        return {NEXT_DAY: json.dumps(None if left is None else left.isoformat()), **until}
-
-    def check(files: Sequence[DataFile]) -> None:
-        nonlocal written
-        computed = pa.concat_tables(performances)
-        if trades is not None:
-            found = {PERFORMANCE: computed, POSITIONS: data_files_sql(held, files)}
-            require(session, found, now, {SOURCE: trades}, read.snapshot_id)
-        written = replace_days(session, performance, [day], [computed], state)
-
-    replaced = replace_days(session, positions, [day], rows(), state, check)
-    return {PERFORMANCE: written, POSITIONS: replaced}
+        Args:
+            trades: select statement over the day's; None: there are none any more.
+            held: positions as they stand.
+        """
+        stood = day_sql(held, day)
+        if trades is None:
+            self.changed = bool(cursor.execute(f"select 1 from ({stood}) limit 1").fetchall())
+            return
+        last = max((known for known in all_days(held) if known < day), default=None)
+        before = files_sql(held, ()) if last is None else day_sql(held, last)
+        open_lots = f"select coalesce(sum(len(lots)), 0) from ({before})"
+        sized = cursor.execute(f"select (select count(*) from ({trades})) + ({open_lots})").fetchall()
+        parts = 1 + int(sized[0][0]) // part_trades
+        for part, computed in enumerate(compute_day(cursor, trades, day, before, now, parts)):
+            as_it_was = cursor.execute(f"select * from ({stood}) where {_of_part(part, parts)}").to_arrow_table()
+            self.changed |= not open_positions(computed[POSITIONS]).equals(open_positions(as_it_was))
+            self.performances.append(computed[PERFORMANCE])
+            yield computed[POSITIONS]
+            give_back()  # else the C library keeps a part's lists, and takes new memory for the next one's
 
 
 def compute_day(

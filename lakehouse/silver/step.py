@@ -31,7 +31,7 @@ from pyiceberg.table import Table
 
 from lakehouse.append import expire_snapshots, transaction
 from lakehouse.batch import BatchSession, compare_and_swap
-from lakehouse.days import day_files, replace_days, window
+from lakehouse.days import day_files, replace_days, replacing, window
 from lakehouse.incremental import Watermark, appended_since, read_watermark
 from lakehouse.quality.layer import require_sound
 from lakehouse.reading import ROW_GROUP, read_batches
@@ -190,7 +190,10 @@ def _rebuild_day(
     with session.connection.cursor() as cursor:
         judging = Judging(session, step, cursor, target, companies, bronze, portion_rows)
         where = f"timestamp >= '{start.isoformat()}' and timestamp < '{end.isoformat()}'"
-        replace_days(session, target, [day], judging.rows(source, files, where, day), state, judging.require)
+        with replacing(session, target, [day]) as commit:
+            written = commit.write(judging.rows(source, files, where, day))
+            judging.require(written)
+            commit.append_files(written, carried(target, state()))
     keep_only(session, step.source, day, judging.rejected)
     log.info("%s: %s rebuilt, %d rows before, %s", step.target, day, before, judging.result)
     head = target.metadata.current_snapshot_id
