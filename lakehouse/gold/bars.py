@@ -27,10 +27,11 @@ MINUTE_US = 60_000_000
 MINUTES = 1440
 COLUMNS = (
     *("symbol", "timestamp", "sequence", "price", "quantity", "is_aggressive_buy"),
-    *("company_name", "sector"),
+    *("company_name", "sector", "buyer_agent_id", "seller_agent_id"),
 )
+AGENTS = ("buyer_agent_id", "seller_agent_id")
 TIED = ("symbol", "timestamp", "sequence", "trade_id", "price", "company_name", "sector")
-STRINGS = ("symbol", "company_name", "sector")
+STRINGS = ("symbol", "company_name", "sector", *AGENTS)
 """Of these, those that may come as dictionaries."""
 _PRICE, _VOLUME = pa.decimal128(18, 8), pa.decimal128(28, 8)
 _LOW, _SIGN = (1 << 32) - 1, -(1 << 63)
@@ -54,7 +55,7 @@ Trades = Callable[[Sequence[str]], Iterable[pa.RecordBatch]]
 
 
 def minute_bars(day: date, trades: Trades) -> pa.Table:
-    """The bars of a day. ``company`` is that of a bar's last trade.
+    """The bars of a day. ``company`` is that of a bar's last trade; ``agents`` says how many traded on the day.
 
     Raises:
         ValueError: a trade is of another day.
@@ -76,6 +77,7 @@ class DayBars:
         """By symbol and minute, which bar."""
         self._bars = np.zeros(0, _BAR)
         self._count = 0
+        self._agents = set[str]()
 
     def add(self, trades: Iterable[pa.RecordBatch]) -> None:
         """Add trades, :data:`COLUMNS` of them. Raises: see :func:`minute_bars`; the bars are of no use then."""
@@ -96,6 +98,8 @@ class DayBars:
             if 0 <= at.value // MINUTE_US - self._first_minute < MINUTES:
                 raise OverflowError(f"price x quantity of {name}'s minute of {at} comes to more than 38 digits")
             raise ValueError(f"a trade of {name} at {at} is in the file of another day: rebuild that of silver")
+        for name in AGENTS:
+            self._agents.update(pc.unique(trades[name]).to_pylist())
         closes = self._of("close_row")
         changed = np.flatnonzero(closes >= 0)
         last = trades.select(["company_name", "sector"]).take(pa.array(closes[changed]))
@@ -169,6 +173,7 @@ class DayBars:
                 "buy_volume": halves_added(_VOLUME, *bought),
                 "sell_volume": halves_added(_VOLUME, *sold),
                 "company": pa.StructArray.from_arrays(companies, ["name", "sector"]),
+                "agents": pa.repeat(len(self._agents), self._count),
             }
         )
 

@@ -1,14 +1,26 @@
--- Rows for gold.market_overview. In: daily (rows of gold.daily_trading_summary of whole days).
+-- Rows for gold.market_overview. In: daily (rows of gold.daily_trading_summary of whole days), bars (see
+-- lakehouse/gold/bars.py).
+--
+-- volatility_index: mean of the symbols' volatility, weighted by value traded; a float. Null where none has one.
+with traders as (
+    select date '1970-01-01' + cast(minute // 1440 as integer) as trading_date, any_value(agents) as agents
+    from bars
+    group by minute // 1440
+)
 select
     trading_date,
     cast(sum(trade_count) as bigint) as total_trades,
     cast(sum(total_volume) as decimal(28, 8)) as total_volume,
     cast(sum(total_value) as decimal(38, 8)) as total_value,
     count(*) as unique_symbols,
+    any_value(agents) as active_traders,
     count(*) filter (close_price > open_price) as advancing,
     count(*) filter (close_price < open_price) as declining,
     count(*) filter (close_price = open_price) as unchanged,
+    sum(cast(total_value as double) * volatility)
+        / sum(cast(total_value as double)) filter (volatility is not null) as volatility_index,
     $aggregated_at as _aggregated_at
 from daily
+join traders using (trading_date)
 group by trading_date
 order by trading_date

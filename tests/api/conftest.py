@@ -140,9 +140,11 @@ def market_row(day: int) -> dict[str, Any]:
         "total_volume": Decimal(30),
         "total_value": Decimal(3000),
         "unique_symbols": 3,
+        "active_traders": 7,
         "advancing": 1,
         "declining": 1,
         "unchanged": 1,
+        "volatility_index": 0.25,
         "_aggregated_at": PROCESSED,
     }
 

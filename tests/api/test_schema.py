@@ -237,7 +237,8 @@ def test_daily_summaries_of_a_range(served: Any) -> None:
 
 
 def test_the_market_overview_is_of_the_newest_day_unless_asked_otherwise(served: Any) -> None:
-    fields = "{ tradingDate totalTrades totalVolume totalValue uniqueSymbols advancing declining unchanged\
+    fields = "{ tradingDate totalTrades totalVolume totalValue uniqueSymbols activeTraders advancing\
+ declining unchanged volatilityIndex\
  topGainers { symbol priceChangePct } topLosers { symbol } mostActive { symbol } }"
     newest = served.data(f"{{ marketOverview {fields} }}")["marketOverview"]
     assert newest == {
@@ -246,9 +247,11 @@ def test_the_market_overview_is_of_the_newest_day_unless_asked_otherwise(served:
         "totalVolume": 30.0,
         "totalValue": 3000.0,
         "uniqueSymbols": 3,
+        "activeTraders": 7,
         "advancing": 1,
         "declining": 1,
         "unchanged": 1,
+        "volatilityIndex": 0.25,
         "topGainers": [{"symbol": "AAPL", "priceChangePct": 10.0}],
         "topLosers": [{"symbol": "TSLA"}],
         "mostActive": [{"symbol": "BTCUSDT"}, {"symbol": "TSLA"}, {"symbol": "AAPL"}],

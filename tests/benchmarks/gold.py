@@ -43,6 +43,8 @@ COLUMNS = [
     "is_aggressive_buy",
     "company_name",
     "sector",
+    "buyer_agent_id",
+    "seller_agent_id",
 ]
 COMPARED = (
     "symbol",

@@ -48,8 +48,8 @@ def table(trades: list[dict[str, Any]]) -> pa.Table:
             "trade_id": f"{t.get('number', i):04}",
             "buy_order_id": "b",
             "sell_order_id": "s",
-            "buyer_agent_id": "x",
-            "seller_agent_id": "y",
+            "buyer_agent_id": f"agent {i % 3}",
+            "seller_agent_id": f"agent {i % 5}",
             "company_name": company(i),
             "sector": None if t["symbol"] == "KO" else "Technology",
             "_processed_at": NOON,
@@ -70,7 +70,7 @@ def batched(trades: pa.Table, rows: int = 1000, dictionaries: tuple[bool, bool] 
     def batches(names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for number, begin in enumerate(range(0, trades.num_rows, rows)):
             part = trades.select(names)[begin : begin + rows]
-            for name in [name for name in STRINGS if dictionaries[number % 2]]:
+            for name in [name for name in STRINGS if name in names and dictionaries[number % 2]]:
                 at = part.schema.get_field_index(name)
                 part = part.set_column(at, name, part[name].dictionary_encode())
             yield from part.combine_chunks().to_batches()
@@ -161,6 +161,11 @@ def test_bars_and_days_equal_a_naive_exact_computation(
     assert market["total_volume"] == sum(day["total_volume"] for day in expected_days.values())
     assert market["total_value"] == sum(day["total_value"] for day in expected_days.values())
     assert market["unique_symbols"] == len(expected_days)
+    assert market["active_traders"] == min(5, len(trades))
+    moved = [day for day in days.values() if day["volatility"] is not None]
+    weighted = sum(float(day["total_value"]) * day["volatility"] for day in moved)
+    index = weighted / sum(float(day["total_value"]) for day in moved) if moved else None
+    assert market["volatility_index"] == pytest.approx(index)
     assert market["advancing"] == sum(d["close_price"] > d["open_price"] for d in expected_days.values())
     assert market["unchanged"] == sum(d["close_price"] == d["open_price"] for d in expected_days.values())
     sectors = {row["sector"]: row for row in gold["gold.sector_daily"].to_pylist()}
