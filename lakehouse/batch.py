@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Self, TypeVar
@@ -19,8 +20,9 @@ import duckdb
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
+from pyiceberg.table import Table
 
-from lakehouse.append import backoff
+from lakehouse.append import FastTransaction, backoff, expire_snapshots, transaction
 from lakehouse.catalog import open_catalog
 from lakehouse.duck import connect
 from lakehouse.maintenance.reachable import Known
@@ -73,6 +75,13 @@ class BatchSession:
         connection.execute("set global enable_external_file_cache = false")
         connection.execute("set global parquet_metadata_cache = false")
         return cls(open_catalog(settings), settings, connection)
+
+    @contextmanager
+    def changes(self, table: Table) -> Iterator[FastTransaction]:
+        """As :func:`lakehouse.append.transaction`; then old snapshots are forgotten where there are too many."""
+        with transaction(table) as commit:
+            yield commit
+        expire_snapshots(table, at=self.settings.snapshots_expire_at, keep=self.settings.snapshots_kept)
 
 
 def compare_and_swap(name: str, attempt: Callable[[], T]) -> T:

@@ -18,7 +18,7 @@ from typing import TypeVar
 import pyarrow as pa
 from pyiceberg.table import Table
 
-from lakehouse.append import FastTransaction, expire_snapshots, transaction
+from lakehouse.append import FastTransaction
 from lakehouse.batch import BatchSession
 from lakehouse.duck import files_sql
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles
@@ -130,11 +130,10 @@ def replacing(session: BatchSession, table: Table, days: Iterable[date]) -> Iter
         CommitFailedException: another writer was faster; nothing was changed.
     """
     name = ".".join(table.name()[-2:])
-    with transaction(table) as commit:
+    with session.changes(table) as commit:
         for expression in _present(session, name, table, days):
             commit.delete(expression, snapshot_properties=carried(table))
         yield commit
-    expire_snapshots(table, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
 
 
 def replace_days(

@@ -21,7 +21,8 @@ CLOSEST = timedelta(minutes=1)
 """Beyond the newest ones, the first snapshot of each minute is kept, until it is eight minutes old; then the first
 of each four minutes, until it is eight of those old, and so on: about thirty for a day."""
 READERS = timedelta(minutes=10)
-"""Longer than any query or batch step works on one snapshot: they are stopped after half of it."""
+"""Longer than queries and most steps work on one snapshot. What works longer, as the export of a large table, may
+find a small file of the open day gone: it fails with the file's name, changes nothing, and may be tried again."""
 
 
 def expirable(metadata: TableMetadata, keep: int) -> list[int]:

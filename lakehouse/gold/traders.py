@@ -6,7 +6,8 @@ In: ``silver.trades``, and the open lots in ``gold.portfolio_positions`` of the 
 A day goes on from the lots that the day before left open, so when a day changes, that day and every later one are
 computed anew, up to one whose open lots come out as they were. On a crash: the days are committed one by one,
 oldest first, performance before positions; their snapshots carry how far silver was read, which moves on with the
-last day, and which day is next. So the next run goes on where the last commit stands.
+last day, and until then which day is next and what commit of silver those before it are of. So the next run goes
+on where the last commit stands.
 
 Days are UTC dates. A day is worked on for some agents at a time, and its positions, which hold all open lots, go
 from file to file: so memory grows neither with the day nor with what is open, but with what one agent has open.
@@ -51,8 +52,9 @@ log = logging.getLogger(__name__)
 
 SOURCE = "silver.trades"
 PERFORMANCE, POSITIONS = "gold.trader_performance", "gold.portfolio_positions"
-NEXT_DAY = STATE_PREFIX + "next-day"
-"""Summary property of the positions: JSON, day whose turn it is; null when none is left."""
+PROGRESS = STATE_PREFIX + "progress"
+"""Summary property of the positions: JSON, day whose turn it is, and sequence number of the commit of silver that
+the days before it are of; null when none is left."""
 PART_TRADES = 250_000
 """Trades and open lots worked on at once, roughly: a CPU second, and some 250 MB where all lots stay open."""
 EPOCH_DAY = date(1970, 1, 1)
@@ -91,16 +93,19 @@ def _publish(session: BatchSession, also: Sequence[date], part_trades: int, leas
     source = session.catalog.load_table(SOURCE)
     head = source.current_snapshot()
     snapshot = session.manifests.files(SOURCE, source)
-    text = read_state(positions).get(NEXT_DAY)
-    interrupted = [] if text is None or json.loads(text) is None else [date.fromisoformat(json.loads(text))]
     since = read_until(positions)
-    touched = touched_days(snapshot, since)
+    touched = set(touched_days(snapshot, since))
+    interrupted = json.loads(read_state(positions).get(PROGRESS, "null"))
+    if interrupted is not None:
+        next_day = date.fromisoformat(interrupted["day"])
+        later = {day for day in touched if day > next_day}
+        touched = {next_day, *later, *touched_days(snapshot, interrupted["until"])}
     grown = any(_growth(snapshot, day, since) >= least_growth for day in touched)
     if not (grown or interrupted or also) or head is None:
         return TradersResult()
     require_sound(session, SOURCE)
     performance = session.catalog.load_table(PERFORMANCE)
-    run = _Run(session, performance, positions, snapshot, head, part_trades, {*touched, *interrupted, *also})
+    run = _Run(session, performance, positions, snapshot, head, part_trades, {*touched, *also})
     run.work_off()
     log.info("traders: %s computed anew, %s", ", ".join(map(str, run.done)), run.rows)
     return TradersResult(tuple(run.done), run.rows, head.snapshot_id)
@@ -147,9 +152,9 @@ class _Run:
             if computed.changed and following is not None:
                 self.due.add(following)
             left = min((later for later in self.due if later > day), default=None)
-            state = {NEXT_DAY: json.dumps(None if left is None else left.isoformat())}
-            if left is None:
-                state |= computed_until(self.head.sequence_number or 0)
+            until = self.head.sequence_number or 0
+            progress = None if left is None else {"day": left.isoformat(), "until": until}
+            state = {PROGRESS: json.dumps(progress)} | (computed_until(until) if left is None else {})
             self.rows[PERFORMANCE] += replace_days(
                 self.session, self.performance, [day], [performances], lambda: state
             )

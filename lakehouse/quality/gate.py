@@ -21,7 +21,6 @@ from typing import Any
 import pyarrow as pa
 from pyiceberg.table import Table
 
-from lakehouse.append import expire_snapshots, transaction
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.quality.contract import PASSED, CheckOutcome, Rows, verify
 from lakehouse.silver.rejected import TABLE as REJECTED
@@ -149,9 +148,8 @@ def append_run(
     ):
         return
     name = ".".join(table.name()[-2:])
-    with transaction(table) as commit:
+    with session.changes(table) as commit:
         commit.append(
             pa.Table.from_pylist(rows, schema=arrow_schema(name)),
             snapshot_properties={**carried(table, state), "run-id": run_id},
         )
-    expire_snapshots(table, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)

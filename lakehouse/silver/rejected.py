@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow as pa
 from pyiceberg.table import Table
 
-from lakehouse.append import expire_snapshots, transaction
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import window
 from lakehouse.state import carried
@@ -46,7 +45,10 @@ def reject(session: BatchSession, source: str, rows: pa.Table, now: datetime) ->
         return 0
     schema = arrow_schema(TABLE)
     records = pa.concat_tables(
-        pa.Table.from_pylist([_record(source, row, now) for row in batch.to_pylist()], schema=schema)
+        pa.Table.from_pylist(
+            [_record(source, row.pop("rule"), row.pop("why"), row, now) for row in batch.to_pylist()],
+            schema=schema,
+        )
         for batch in rows.to_batches(max_chunksize=BATCH_ROWS)
     )
     return compare_and_swap(TABLE, lambda: _append_new(session, source, records))
@@ -60,18 +62,7 @@ def refuse(session: BatchSession, table: str, rule: str, why: str, rows: pa.Tabl
     if not rows.num_rows:
         return 0
     kept = [name for name in rows.column_names if not name.startswith("_") or name in _KEY]
-    records = [
-        {
-            "source_table": table,
-            "rule": rule,
-            "reason": why,
-            "record": _as_text(row),
-            "timestamp": row.get("timestamp"),
-            **{name: row.get(name) for name in _KEY[:3]},
-            "_rejected_at": now,
-        }
-        for row in rows.select(kept).to_pylist()
-    ]
+    records = [_record(table, rule, why, row, now) for row in rows.select(kept).to_pylist()]
 
     def attempt() -> int:
         known = session.catalog.load_table(TABLE)
@@ -99,7 +90,7 @@ def keep_only(session: BatchSession, source: str, day: date, keys: set[RecordKey
             rows = _on_day(table, source, day)
             names = zip(*(rows[name].to_pylist() for name in _KEY), strict=True)
             kept = rows.filter(pa.array([key in keys for key in names], pa.bool_()))
-            with transaction(table) as commit:
+            with session.changes(table) as commit:
                 commit.overwrite(
                     kept.cast(arrow_schema(TABLE)), _of_day(source, day), snapshot_properties=carried(table)
                 )
@@ -123,9 +114,8 @@ def _append_new(session: BatchSession, source: str, records: pa.Table) -> int:
 
 def _append(session: BatchSession, table: Table, rows: pa.Table) -> int:
     if rows.num_rows:
-        with transaction(table) as commit:
+        with session.changes(table) as commit:
             commit.append(rows, snapshot_properties=carried(table))
-        expire_snapshots(table, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
     return int(rows.num_rows)
 
 
@@ -138,17 +128,14 @@ def _on_day(table: Table, source: str, day: date, columns: Sequence[str] = ("*",
     return table.scan(row_filter=_of_day(source, day), selected_fields=tuple(columns)).to_arrow()
 
 
-def _record(source: str, row: dict[str, Any], now: datetime) -> dict[str, Any]:
-    rule, why = row.pop("rule"), row.pop("why")
+def _record(source: str, rule: str, why: str, row: dict[str, Any], now: datetime) -> dict[str, Any]:
     return {
         "source_table": source,
         "rule": rule,
         "reason": why,
         "record": _as_text(row),
-        "timestamp": row["timestamp"],
-        "_kafka_topic": row["_kafka_topic"],
-        "_kafka_partition": row["_kafka_partition"],
-        "_kafka_offset": row["_kafka_offset"],
+        "timestamp": row.get("timestamp"),
+        **{name: row.get(name) for name in _KEY[:3]},
         "_rejected_at": now,
     }
 

@@ -29,7 +29,6 @@ from datetime import date
 import pyarrow as pa
 from pyiceberg.table import Table
 
-from lakehouse.append import expire_snapshots, transaction
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import day_files, replace_days, replacing, window
 from lakehouse.incremental import Watermark, appended_since, read_watermark
@@ -114,7 +113,7 @@ def _refine(
             until = replace(since, sequence_number=files[-1].sequence_number)
         with session.connection.cursor() as cursor:
             judging = Judging(session, step, cursor, target, companies, source, portion_rows)
-            with transaction(target) as commit:
+            with session.changes(target) as commit:
                 written = commit.write(judging.rows(appended.snapshot, files, appended.where))
                 judging.require(written)
                 commit.append_files(
@@ -122,7 +121,6 @@ def _refine(
                     _summary(target, judging.result)
                     | {WATERMARK: until.to_json(), DIM_READ: companies.snapshot_id},
                 )
-        expire_snapshots(target, at=session.settings.snapshots_expire_at, keep=session.settings.snapshots_kept)
         done += judging.result
     result = replace(
         done,

@@ -334,6 +334,30 @@ def test_a_day_waits_until_it_has_grown_enough(session: BatchSession, bronze: An
     check_tables(session)
 
 
+def test_an_interrupted_run_goes_on_with_the_day_whose_turn_it_was(
+    session: BatchSession, bronze: Any, commit_faults: Any
+) -> None:
+    bronze.trades(*(at(day) for day in range(4)))
+    refine_trades(session)
+
+    def interrupted(commit: int) -> None:
+        commit_faults.at_commit(POSITIONS, "before", commit)
+        with pytest.raises(ProcessLookupError):
+            publish_traders(session)
+
+    interrupted(3)
+    interrupted(2)  # it has done one day more
+    bronze.trades(at(1, 3, buyer_agent_id="x", seller_agent_id="y"))
+    assert publish(session) == [1, 2, 3], "the second day changed, and left other lots open"
+    check_tables(session)
+    assert publish(session) == []
+    bronze.trades(*(at(day, 5) for day in range(3)))
+    refine_trades(session)
+    interrupted(3)
+    assert publish(session) == [2, 3]
+    check_tables(session)
+
+
 @pytest.mark.parametrize(
     ("table", "when", "commit"),
     [(PERFORMANCE, "before", 1), (POSITIONS, "after", 1), (PERFORMANCE, "after", 2), (POSITIONS, "before", 2)],
