@@ -52,7 +52,13 @@ class FileWriter(ParquetFormatWriter):
         self._schema = schema_to_pyarrow(metadata.schema())
 
     def write(self, table: pa.Table) -> None:
-        """Rows in the table's Arrow schema, with or without the ids of its fields."""
+        """Rows in the table's Arrow schema, with or without the ids of its fields.
+
+        Raises:
+            ValueError: a column is null somewhere that must not be. Of a list Arrow would make an empty one.
+        """
+        if wrong := [f.name for f in self._schema if not f.nullable and table[f.name].null_count]:
+            raise ValueError(f"{self._path}: {', '.join(wrong)} must not be null")
         if self._writer is None:
             self._fos = self._output_file.create(overwrite=True)
             rising = [

@@ -33,7 +33,7 @@ from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import day_files, replace_days, replacing, window
 from lakehouse.incremental import Watermark, appended_since, read_watermark
 from lakehouse.quality.layer import require_sound
-from lakehouse.reading import ROW_GROUP, read_batches
+from lakehouse.reading import read_batches
 from lakehouse.silver.companies import COMPANY, DIM_SYMBOL, Companies
 from lakehouse.silver.judging import Judging, SilverStep, StepResult
 from lakehouse.silver.rejected import keep_only, rejected_on
@@ -208,7 +208,7 @@ def _reenrich(session: BatchSession, step: SilverStep, target: Table, companies:
 
     def as_it_should_be(files: Sequence[DataFileEntry], names: Sequence[str]) -> Iterator[tuple[pa.Table, bool]]:
         """Batches of rows with their right companies, and whether these are others than before."""
-        for batch in read_batches(target.io, snapshot, files, names, ROW_GROUP):
+        for batch in read_batches(target.io, snapshot, files, names, step.batch_rows):
             rows = pa.Table.from_batches([batch])
             right = companies.join(rows).select(names).cast(rows.schema)
             if right.num_rows != rows.num_rows:

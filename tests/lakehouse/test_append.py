@@ -161,6 +161,21 @@ def test_a_fault_in_the_rows_is_raised_at_once(table: Table) -> None:
         append_exactly_once(table, rows(range(3)).drop_columns(["price"]), {TOPIC: {0: 3}}, wait=never)
 
 
+@pytest.mark.parametrize("name", ["bids", "symbol"])
+def test_a_null_that_must_not_be_is_refused_in_a_list_too(
+    catalog: Catalog, settings: LakehouseSettings, name: str
+) -> None:
+    books = catalog.load_table("bronze.orderbook_snapshots")
+    book = {"event_id": "e", "timestamp": NOW, "symbol": "AAPL", "bids": [], "asks": [], "_ingested_at": NOW}
+    kafka = {"_kafka_topic": "raw.orderbook-snapshots", "_kafka_partition": 0, "_kafka_offset": 0}
+    given = [{**book, **kafka}, {**book, **kafka, name: None}]
+    with pytest.raises(ValueError, match=f"{name} must not be null"):
+        append_exactly_once(
+            books, pa.Table.from_pylist(given, schema=arrow_schema("bronze.orderbook_snapshots")), {TOPIC: {0: 2}}
+        )
+    assert data_files(settings) == []
+
+
 RIVAL = """
 import sys
 from test_rows import NAME, TOPIC, rows
