@@ -70,6 +70,9 @@ class BatchSession:
             pa.set_memory_pool(pa.jemalloc_memory_pool())
         # Threads of a query wait for each other by asking again and again: a fifth of a step's CPU time.
         connection = connect(settings.model_copy(update={"query_threads": 1}))
+        # What a step holds itself comes to as much again; what it sorts in less memory takes no longer.
+        allowed = connection.sql("select parse_formatted_bytes(current_setting('memory_limit'))").fetchall()[0][0]
+        connection.execute(f"set memory_limit = '{allowed // 2}B'")
         # A step reads a file once or twice. What DuckDB remembers of it stays until its memory is full, also when
         # the file is gone: 60 KB for each commit of each table, hundreds of megabytes an hour.
         connection.execute("set global enable_external_file_cache = false")

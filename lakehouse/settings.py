@@ -45,7 +45,8 @@ class LakehouseSettings(BaseSettings):
         default=150, ge=2, description="Number of snapshots at which a writer expires old ones."
     )
     query_memory_limit: str = Field(
-        default="1GB", description="Memory a process may use for queries, as DuckDB writes it."
+        default="1GB",
+        description="Memory a process may use for queries, as DuckDB writes it; a batch step uses half.",
     )
     query_threads: int = Field(
         default=2, ge=1, description="Threads a process may use for queries; a batch step uses one."
