@@ -87,7 +87,9 @@ def statistics() -> list[Outcome]:
     def work(name: str) -> Outcome:
         found = table_statistics(session.catalog, name)
         return Outcome(
-            name, rows_in=found.rows, note=f"{found.files} files ({found.small} small), {found.size} bytes"
+            name,
+            rows_in=found.rows,
+            note=f"{found.files} files ({found.small} small), {found.size} bytes, {found.manifests} manifests",
         )
 
     return each_table(work)

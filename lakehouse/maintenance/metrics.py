@@ -43,6 +43,9 @@ BYTES = Gauge("tickhouse_table_data_bytes", "Bytes of the head's data files.", (
 METADATA_BYTES = Gauge(
     "tickhouse_table_metadata_bytes", "Bytes of the metadata file, which every commit writes anew.", ("table",)
 )
+MANIFESTS = Gauge(
+    "tickhouse_table_manifests", "Manifests of the table's head; commits merge those that are small.", ("table",)
+)
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from pyiceberg.schema import Schema
 from lakehouse.maintenance import metrics
 from lakehouse.maintenance.compaction import TARGET_BYTES, is_sorted, live_entries
 
+OPERATION = "statistics"
+
 
 @dataclass(slots=True)
 class PartitionStatistics:
@@ -73,43 +75,45 @@ def table_statistics(catalog: Catalog, name: str) -> TableStatistics:
     Raises:
         NotImplementedError: another program wrote delete files, so that the files' rows are not the table's.
     """
-    table = catalog.load_table(name)
-    snapshot = table.current_snapshot()
-    manifests = [] if snapshot is None else snapshot.manifests(table.io)
-    partitions: dict[str, PartitionStatistics] = {}
-    nulls: Counter[int] = Counter()
-    for entry in live_entries(table):
-        file = entry.data_file
-        text = partition_text(table.specs()[file.spec_id], table.schema(), file)
-        partition = partitions.setdefault(text, PartitionStatistics())
-        partition.files += 1
-        partition.small += file.file_size_in_bytes < TARGET_BYTES // 2
-        partition.unsorted += not is_sorted(table, file)
-        partition.rows += file.record_count
-        partition.size += file.file_size_in_bytes
-        counted = file.null_value_counts or {}
-        for column in table.schema().fields:
-            # A file from before the column was added counts none of it: all its rows are without.
-            nulls[column.field_id] += counted.get(
-                column.field_id, 0 if column.field_id in (file.value_counts or {}) else file.record_count
-            )
-    found = TableStatistics(
-        table=name,
-        snapshots=len(table.metadata.snapshots),
-        manifests=len(manifests),
-        manifest_size=sum(manifest.manifest_length for manifest in manifests),
-        metadata_size=len(table.io.new_input(table.metadata_location)),
-        partitions=dict(sorted(partitions.items())),
-        nulls={
-            c.name: nulls[c.field_id]
-            for c in table.schema().fields
-            if not c.required and c.field_type.is_primitive
-        },
-    )
-    metrics.FILES.labels(name).set(found.files)
-    metrics.SMALL_FILES.labels(name).set(found.small)
-    metrics.BYTES.labels(name).set(found.size)
-    metrics.METADATA_BYTES.labels(name).set(found.metadata_size)
+    with metrics.observed(name, OPERATION):
+        table = catalog.load_table(name)
+        snapshot = table.current_snapshot()
+        manifests = [] if snapshot is None else snapshot.manifests(table.io)
+        partitions: dict[str, PartitionStatistics] = {}
+        nulls: Counter[int] = Counter()
+        for entry in live_entries(table):
+            file = entry.data_file
+            text = partition_text(table.specs()[file.spec_id], table.schema(), file)
+            partition = partitions.setdefault(text, PartitionStatistics())
+            partition.files += 1
+            partition.small += file.file_size_in_bytes < TARGET_BYTES // 2
+            partition.unsorted += not is_sorted(table, file)
+            partition.rows += file.record_count
+            partition.size += file.file_size_in_bytes
+            counted = file.null_value_counts or {}
+            for column in table.schema().fields:
+                # A file from before the column was added counts none of it: all its rows are without.
+                nulls[column.field_id] += counted.get(
+                    column.field_id, 0 if column.field_id in (file.value_counts or {}) else file.record_count
+                )
+        found = TableStatistics(
+            table=name,
+            snapshots=len(table.metadata.snapshots),
+            manifests=len(manifests),
+            manifest_size=sum(manifest.manifest_length for manifest in manifests),
+            metadata_size=len(table.io.new_input(table.metadata_location)),
+            partitions=dict(sorted(partitions.items())),
+            nulls={
+                c.name: nulls[c.field_id]
+                for c in table.schema().fields
+                if not c.required and c.field_type.is_primitive
+            },
+        )
+        metrics.FILES.labels(name).set(found.files)
+        metrics.SMALL_FILES.labels(name).set(found.small)
+        metrics.BYTES.labels(name).set(found.size)
+        metrics.METADATA_BYTES.labels(name).set(found.metadata_size)
+        metrics.MANIFESTS.labels(name).set(found.manifests)
     return found
 
 

@@ -34,10 +34,20 @@ def test_statistics_say_what_a_table_is_made_of(session: BatchSession, catalog: 
     assert min(found.manifests, found.manifest_size, found.metadata_size) > 0
     shown = {
         what: REGISTRY.get_sample_value(f"tickhouse_table_{what}", {"table": NAME})
-        for what in ("data_files", "small_files", "data_bytes", "metadata_bytes")
+        for what in ("data_files", "small_files", "data_bytes", "metadata_bytes", "manifests")
     }
-    assert list(shown.values()) == [4, 4, found.size, found.metadata_size]
+    assert list(shown.values()) == [4, 4, found.size, found.metadata_size, found.manifests]
+    labels = {"table": NAME, "operation": "statistics", "outcome": "done"}
+    assert REGISTRY.get_sample_value("tickhouse_maintenance_runs_total", labels)
     assert found.nulls == {"sequence": 3, "_kafka_timestamp": 6, "_received_at": 6}
+
+
+def test_manifests_of_small_commits_are_merged(catalog: Catalog, bronze: Bronze) -> None:
+    for _ in range(60):
+        bronze.trades({})
+    found = table_statistics(catalog, NAME)
+    assert found.files == 60
+    assert found.manifests < 15
 
 
 @pytest.mark.usefixtures("alone")
