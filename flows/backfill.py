@@ -201,7 +201,7 @@ def main() -> int:
     for table, rows in written.items():
         console.print(f"{table}: {rows:,} rows")
     if not written:
-        console.print(f"Nothing to do: what these tables are computed from has no rows of {arguments.days}.")
+        console.print(f"Nothing left to do: there is nothing more of {arguments.days} to compute from.")
     return 0
 
 

@@ -114,7 +114,7 @@ def with_backoff(name: str, attempt: Callable[[], T], stop: threading.Event) -> 
 def _open_lakehouse() -> BatchSession:
     """The session that the flows use, with every table there and the dimensions seeded.
 
-    A faulty reference file stops nothing: the dimensions stay as they were until their flow finds it mended.
+    A faulty reference file stops nothing: its dimension stays as it was until the file is mended.
     """
     from flows.session import lake_session
 
@@ -123,7 +123,7 @@ def _open_lakehouse() -> BatchSession:
     try:
         seed_dimensions(session)
     except (ContractViolationError, ValueError) as error:
-        log.error("the dimensions stay as they were: %s; then run the flow dimensions", error)
+        log.error("not all dimensions are in line with their files: %s; then: just lake seed", error)
     return session
 
 

@@ -40,9 +40,12 @@ class Journal:
     @classmethod
     def of(cls, directory: Path, first: date, last: date, tables: Collection[str], rules: str) -> Journal:
         """The journal of a backfill of these days and tables, with what an earlier attempt by the same ``rules``
-        wrote: days done by others are done anew."""
+        wrote. Those of others go: their days are done anew."""
         which = hashlib.sha256("\n".join(sorted(tables)).encode()).hexdigest()[:8]
         path = directory / f"{first}..{last}.{which}.{rules[:8]}.done"
+        for other in directory.glob(f"{first}..{last}.{which}.*.done"):
+            if other != path:
+                other.unlink(missing_ok=True)
         text = path.read_text() if path.exists() else ""
         whole, _, _ = text.rpartition("\n")  # a line that was cut off by a crash counts for nothing
         return cls(path, set(whole.splitlines()))
@@ -57,9 +60,7 @@ class Journal:
 
     def close(self) -> None:
         """All is done: the next backfill of the same days begins anew."""
-        days_and_tables = self.path.with_suffix("").stem
-        for path in self.path.parent.glob(f"{days_and_tables}.*.done"):
-            path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
 
 @contextmanager

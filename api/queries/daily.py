@@ -53,9 +53,8 @@ def market_overview(lake: Lake, day: date | None) -> Row | None:
     """The market on a day, the newest one without ``day``; None when nothing traded."""
     where, parameters = ("trading_date = ?", [day]) if day is not None else ("true", [])
     rows = lake.rows(
-        "select trading_date, total_trades, total_volume, total_value, unique_symbols, active_traders, "
-        "advancing, declining, unchanged, volatility_index "
-        f"from gold.market_overview where {where} order by trading_date desc limit 1",
+        # All columns: a table that was made by an earlier version has fewer until the batch side has evolved it.
+        f"select * from gold.market_overview where {where} order by trading_date desc limit 1",
         parameters,
     )
     return rows[0] if rows else None

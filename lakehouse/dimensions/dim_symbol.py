@@ -1,13 +1,11 @@
 """dimensions.dim_symbol: symbols and their companies, with history (slowly changing dimension, type 2).
 
-In: ``symbols.csv`` beside this file, or other :class:`SymbolInfo`. Out: one row per version of a symbol, see
-:mod:`lakehouse.dimensions.scd2`. ``python -m lakehouse.dimensions.dim_symbol`` brings the table in line with the
-file. On a crash: the table is as before or as listed.
+In: a ``symbols.csv``, or other :class:`SymbolInfo`. Out: one row per version of a symbol, see
+:mod:`lakehouse.dimensions.scd2`. On a crash: the table is as before or as listed.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -19,8 +17,6 @@ from pyiceberg.catalog import Catalog
 from lakehouse.dimensions.reference import read_reference
 from lakehouse.dimensions.scd2 import Scd2
 from lakehouse.dimensions.table import bring_in_line, dimension_rows
-
-log = logging.getLogger(__name__)
 
 NAME = "dimensions.dim_symbol"
 SYMBOLS_CSV = Path(__file__).with_name("symbols.csv")

@@ -1,4 +1,4 @@
-"""Reference files: what a user says of symbols, traders, accounts and exchanges, as CSV beside this file.
+"""Reference files: what a user says of symbols, traders, accounts and exchanges, as CSV.
 
 In: a CSV with a header. Out: its rows, checked. A fault is an error that names file, line and column and says what
 to do; nothing is written then, and the tables stay as they are.

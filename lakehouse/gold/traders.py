@@ -53,8 +53,9 @@ log = logging.getLogger(__name__)
 SOURCE = "silver.trades"
 PERFORMANCE, POSITIONS = "gold.trader_performance", "gold.portfolio_positions"
 PROGRESS = STATE_PREFIX + "progress"
-"""Summary property of the positions: JSON, day whose turn it is, and sequence number of the commit of silver that
-the days before it are of; null when none is left."""
+"""Summary property of the positions: JSON; null when all days are done. ``day``: whose turn it is; ``until``:
+sequence number of the commit of silver that the days before it are of; ``also``: days that are due though silver
+added nothing to them since :func:`~lakehouse.days.read_until`."""
 PART_TRADES = 250_000
 """Trades and open lots worked on at once, roughly: a CPU second, and some 250 MB where all lots stay open."""
 EPOCH_DAY = date(1970, 1, 1)
@@ -95,17 +96,18 @@ def _publish(session: BatchSession, also: Sequence[date], part_trades: int, leas
     snapshot = session.manifests.files(SOURCE, source)
     since = read_until(positions)
     touched = set(touched_days(snapshot, since))
+    grown = any(_growth(snapshot, day, since) >= least_growth for day in touched)
     interrupted = json.loads(read_state(positions).get(PROGRESS, "null"))
+    due = {*touched, *also}
     if interrupted is not None:
         next_day = date.fromisoformat(interrupted["day"])
-        later = {day for day in touched if day > next_day}
-        touched = {next_day, *later, *touched_days(snapshot, interrupted["until"])}
-    grown = any(_growth(snapshot, day, since) >= least_growth for day in touched)
+        due = {day for day in touched if day >= next_day} | {*touched_days(snapshot, interrupted["until"]), *also}
+        due |= set(map(date.fromisoformat, interrupted["also"]))
     if not (grown or interrupted or also) or head is None:
         return TradersResult()
     require_sound(session, SOURCE)
     performance = session.catalog.load_table(PERFORMANCE)
-    run = _Run(session, performance, positions, snapshot, head, part_trades, {*touched, *also})
+    run = _Run(session, performance, positions, snapshot, head, part_trades, touched, due)
     run.work_off()
     log.info("traders: %s computed anew, %s", ", ".join(map(str, run.done)), run.rows)
     return TradersResult(tuple(run.done), run.rows, head.snapshot_id)
@@ -123,6 +125,8 @@ class _Run:
     head: Snapshot
     """The same."""
     part_trades: int
+    touched: set[date]
+    """Days that silver added to since the tables were complete."""
     due: set[date]
     done: list[date] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=lambda: {PERFORMANCE: 0, POSITIONS: 0})
@@ -151,15 +155,20 @@ class _Run:
                 require(self.session, found, now, {SOURCE: trades}, self.head.snapshot_id)
             if computed.changed and following is not None:
                 self.due.add(following)
-            left = min((later for later in self.due if later > day), default=None)
-            until = self.head.sequence_number or 0
-            progress = None if left is None else {"day": left.isoformat(), "until": until}
-            state = {PROGRESS: json.dumps(progress)} | (computed_until(until) if left is None else {})
+            state = self._state(sorted(later for later in self.due if later > day))
             self.rows[PERFORMANCE] += replace_days(
                 self.session, self.performance, [day], [performances], lambda: state
             )
             commit.append_files(files, carried(self.positions, state))
         self.rows[POSITIONS] += sum(file.record_count for file in files)
+
+    def _state(self, left: Sequence[date]) -> dict[str, str]:
+        """Of the tables when the days ``left`` are still to be done."""
+        until = self.head.sequence_number or 0
+        if not left:
+            return {PROGRESS: json.dumps(None)} | computed_until(until)
+        also = [day.isoformat() for day in left if day not in self.touched]
+        return {PROGRESS: json.dumps({"day": left[0].isoformat(), "until": until, "also": also})}
 
 
 @dataclass(slots=True)

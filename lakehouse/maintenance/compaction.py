@@ -59,7 +59,7 @@ TARGET_BYTES = 128 * 1024 * 1024
 GROUP_BYTES = 16 * TARGET_BYTES
 """Most that one commit rewrites: the minutes of work a crash can cost, and the disk that sorting takes."""
 SORT_BYTES = 300_000_000
-"""Memory of a sort, where the query memory limit is not less: with 1 GB four million trades took a third more CPU
+"""Memory of a sort, where a batch step may use no less: with 1 GB four million trades took a third more CPU
 time, and four times the memory."""
 FEWEST_FILES = 8
 """Files of the open day worth a commit."""

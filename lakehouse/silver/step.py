@@ -49,6 +49,7 @@ DIM_READ = STATE_PREFIX + "dim-symbol"
 """Summary property: snapshot of dim_symbol that all rows of the table agree with."""
 TOTALS = STATE_PREFIX + "totals"
 """Summary property: JSON, what arrived since the table's first row and what became of it."""
+COUNTS = ("arrived", "new", "duplicates", "rejected")
 
 
 def refine(session: BatchSession, step: SilverStep, portion_rows: int = PORTION_ROWS) -> StepResult:
@@ -152,12 +153,13 @@ def _portions(files: Sequence[DataFileEntry], limit: int) -> list[tuple[DataFile
 
 def _summary(target: Table, part: StepResult) -> dict[str, str]:
     """Properties for the snapshot that brings ``part``: its counts, and the sums so far as state."""
-    counts = {name: getattr(part, name) for name in ("arrived", "new", "duplicates", "rejected")}
-    before = totals(target)
-    sums = {name: getattr(before, name) + count for name, count in counts.items()}
-    return carried(target, {TOTALS: json.dumps(sums)}) | {
-        f"tickhouse.{name}": str(count) for name, count in counts.items()
-    }
+    counts = {f"tickhouse.{name}": str(getattr(part, name)) for name in COUNTS}
+    return carried(target, _as_state(totals(target) + part)) | counts
+
+
+def _as_state(sums: StepResult) -> dict[str, str]:
+    """As :func:`totals` reads it back."""
+    return {TOTALS: json.dumps({name: getattr(sums, name) for name in COUNTS})}
 
 
 # --- whole days
@@ -177,25 +179,21 @@ def _rebuild_day(
     files = day_files(source, day)
     before = sum(file.rows for file in day_files(session.manifests.files(step.target, target), day))
     rejected_before, sums = rejected_on(session, step.source, day), totals(target)
-
-    def state() -> dict[str, str]:
-        done = judging.result
-        new = sums.new + done.new - before
-        refused = sums.rejected + done.rejected - len(rejected_before)
-        after = {"arrived": sums.arrived, "new": new, "duplicates": sums.arrived - new - refused}
-        return {TOTALS: json.dumps(after | {"rejected": refused})}
-
     with session.connection.cursor() as cursor:
         judging = Judging(session, step, cursor, target, companies, bronze, portion_rows)
         where = f"timestamp >= '{start.isoformat()}' and timestamp < '{end.isoformat()}'"
         with replacing(session, target, [day]) as commit:
             written = commit.write(judging.rows(source, files, where, day))
             judging.require(written)
-            commit.append_files(written, carried(target, state()))
+            done = judging.result
+            new = sums.new + done.new - before
+            refused = sums.rejected + done.rejected - len(rejected_before)
+            after = StepResult(sums.arrived, new, sums.arrived - new - refused, refused)
+            commit.append_files(written, carried(target, _as_state(after)))
     keep_only(session, step.source, day, judging.rejected)
-    log.info("%s: %s rebuilt, %d rows before, %s", step.target, day, before, judging.result)
+    log.info("%s: %s rebuilt, %d rows before, %s", step.target, day, before, done)
     head = target.metadata.current_snapshot_id
-    return replace(judging.result, source_snapshot_id=source.snapshot_id, snapshot_id=head)
+    return replace(done, source_snapshot_id=source.snapshot_id, snapshot_id=head)
 
 
 def _reenrich(session: BatchSession, step: SilverStep, target: Table, companies: Companies) -> tuple[date, ...]:

@@ -94,12 +94,13 @@ def test_days_that_were_done_by_other_rules_are_done_anew(tmp_path: Path) -> Non
     piece = Piece(0, ("silver.trades",), (FIRST,))
     before = Journal.of(tmp_path, FIRST, LAST, TABLES, "rules")
     before.add(piece)
+    of_another_table = Journal.of(tmp_path, FIRST, LAST, TABLES[:1], "rules")
+    of_another_table.add(piece)
     others = Journal.of(tmp_path, FIRST, LAST, TABLES, "other rules")
     assert not others.done
     others.add(piece)
-    Journal.of(tmp_path, FIRST, LAST, TABLES[:1], "rules").add(piece)
-    others.close()
-    assert len(list(tmp_path.iterdir())) == 1, "a finished backfill leaves the journals of other tables alone"
+    assert not Journal.of(tmp_path, FIRST, LAST, TABLES, "rules").done, "what it had done was done otherwise since"
+    assert [path.name for path in tmp_path.iterdir()] == [of_another_table.path.name]
 
 
 def test_pieces_of_different_tables_run_at_once_and_of_one_table_never(session: BatchSession) -> None:
@@ -148,7 +149,7 @@ def test_the_command_rebuilds_and_says_what(
     assert command("2026-03-09", "--tables", "silver.nothing") == 1
     assert "silver.trades" in capsys.readouterr().err, "names what can be rebuilt"
     assert command("2025-01-01") == 0
-    assert "Nothing to do" in capsys.readouterr().out
+    assert "Nothing left to do" in capsys.readouterr().out
 
 
 def test_gold_is_computed_anew_from_silver_where_bronze_is_no_longer_kept(session: BatchSession) -> None:

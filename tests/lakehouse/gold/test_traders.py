@@ -358,6 +358,25 @@ def test_an_interrupted_run_goes_on_with_the_day_whose_turn_it_was(
     check_tables(session)
 
 
+def test_a_day_that_waits_for_the_one_before_is_not_forgotten_by_a_second_interruption(
+    session: BatchSession, bronze: Any, commit_faults: Any
+) -> None:
+    bronze.trades(*(at(day) for day in range(3)))
+    publish(session)
+    others = {"buyer_agent_id": "x", "seller_agent_id": "y"}
+    for late in (
+        [at(1, 3, buyer_agent_id="w", seller_agent_id="z")],
+        [at(0, 3, **others), at(1, 4, buyer_agent_id="y", seller_agent_id="x")],
+    ):
+        bronze.trades(*late)
+        refine_trades(session)
+        commit_faults.at_commit(POSITIONS, "before", 2)
+        with pytest.raises(ProcessLookupError):
+            publish_traders(session)
+    publish(session)
+    check_tables(session)
+
+
 @pytest.mark.parametrize(
     ("table", "when", "commit"),
     [(PERFORMANCE, "before", 1), (POSITIONS, "after", 1), (PERFORMANCE, "after", 2), (POSITIONS, "before", 2)],

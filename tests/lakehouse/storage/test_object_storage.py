@@ -174,7 +174,7 @@ def test_a_day_is_kept_up_rebuilt_and_exported_there(
     files = {}
     for name in (*STEPS, "bronze.trades", "bronze.orderbook_snapshots"):
         assert compact(session, name).files_before >= 8, name
-        assert expire(catalog, name, keep=1).data_files >= 0
+        assert expire(catalog, name, keep=1).snapshots > 0
         swept = remove_orphans(catalog, name, now=utc_now() + timedelta(days=3))
         files[name] = [path for path in swept.paths if path.endswith("left.parquet")]
     assert {name for name, found in files.items() if found} == {"silver.trades"}
