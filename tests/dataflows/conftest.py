@@ -166,10 +166,13 @@ def topic(stream_settings: StreamSettings, unique: str, until: Callable[..., Any
     name = f"test.{unique}"
     admin = AdminClient({"bootstrap.servers": stream_settings.kafka_bootstrap})
     admin.create_topics([NewTopic(name, 2, 1)])[name].result(20)
-    until(
-        "the topic has leaders",
-        lambda: all(p.leader >= 0 for p in admin.list_topics(name).topics[name].partitions.values()),
-    )
+
+    def led() -> bool:
+        """Of a topic that it has not heard of yet a broker lists no partitions."""
+        partitions = admin.list_topics(name).topics[name].partitions.values()
+        return len(partitions) == 2 and all(partition.leader >= 0 for partition in partitions)
+
+    until("the topic has leaders", led)
     yield name
     admin.delete_topics([name])[name].result(20)
 
