@@ -109,7 +109,9 @@ def backfill_days(
 # --- as flows
 
 
-@asset("backfill.piece", layer="backfill", reads=("bronze.*", "silver.trades"), writes=REBUILDABLE)
+@asset(
+    "backfill.piece", layer="backfill", reads=("bronze.*", "silver.trades", "silver.quotes"), writes=REBUILDABLE
+)
 def rebuild_piece(piece: Piece) -> dict[str, int]:
     """Compute a piece anew."""
     return run(lake_session(), piece)

@@ -1,9 +1,9 @@
 """The flows ``gold`` and ``daily``: bars, summaries, sectors, the market and the traders.
 
-In: ``silver.trades``. Out: the gold tables. ``gold`` computes every day that silver touched; each new snapshot of
-silver.trades sets it going, and every quarter of an hour it looks by itself. The traders, whose day costs most,
-wait until it has grown by an eighth, or for the quarter of an hour. ``daily`` runs after the close: it computes
-the day's gold anew, judges it, publishes the masked tables and exports the summary.
+In: ``silver.trades``, ``silver.quotes``. Out: the gold tables. ``gold`` computes every day that silver touched;
+each new snapshot of silver.trades sets it going, and every quarter of an hour it looks by itself. The traders,
+whose day costs most, wait until it has grown by an eighth, or for the quarter of an hour. ``daily`` runs after the
+close: it computes the day's gold anew, judges it, publishes the masked tables and exports the summary.
 
 On a crash: see :mod:`lakehouse.gold.step`; running them again is always right.
 """
@@ -20,7 +20,7 @@ from flows.governance import masked_tables
 from flows.quality import quality_checks
 from flows.session import lake_session
 from lakehouse.batch import BatchSession
-from lakehouse.gold.step import SOURCE, publish
+from lakehouse.gold.step import QUOTES, SOURCE, publish
 from lakehouse.gold.step import TABLES as DAILY_TABLES
 from lakehouse.gold.traders import PERFORMANCE, POSITIONS, publish_traders
 
@@ -45,7 +45,7 @@ def _outcomes(
     ]
 
 
-@asset("gold.publish", layer="gold", reads=(SOURCE,), writes=DAILY_TABLES)
+@asset("gold.publish", layer="gold", reads=(SOURCE, QUOTES), writes=DAILY_TABLES)
 def gold_tables(days: Sequence[date] = ()) -> list[Outcome]:
     """Bring bars, summaries, sectors and the market up to date with silver; ``days`` are computed anew in any
     case."""

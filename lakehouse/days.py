@@ -111,14 +111,18 @@ def accumulated(
         session.sums.pop(old, None)
 
 
-def read_until(table: Table) -> int:
-    """Sequence number of the source's commit up to which a table is computed; 0 before its first commit."""
-    return watermark_sequence(read_state(table).get(WATERMARK))
+def read_until(table: Table, watermark: str = WATERMARK) -> int:
+    """Sequence number of the source's commit up to which a table is computed; 0 before its first commit.
+
+    Args:
+        watermark: of which source, where it follows several: see :meth:`lakehouse.spec.TableSpec.watermark`.
+    """
+    return watermark_sequence(read_state(table).get(watermark))
 
 
-def computed_until(sequence_number: int) -> dict[str, str]:
+def computed_until(sequence_number: int, watermark: str = WATERMARK) -> dict[str, str]:
     """State for a commit, to be read back by :func:`read_until`."""
-    return {WATERMARK: json.dumps({"sequence_number": sequence_number})}
+    return {watermark: json.dumps({"sequence_number": sequence_number})}
 
 
 @contextmanager

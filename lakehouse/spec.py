@@ -14,6 +14,8 @@ from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, NullOrder, SortDirectio
 from pyiceberg.transforms import DayTransform, IdentityTransform
 from pyiceberg.types import DateType, IcebergType, NestedField
 
+from lakehouse.state import WATERMARK
+
 OWN_PROPERTIES = "tickhouse."
 KEY_PROPERTY = OWN_PROPERTIES + "key"
 DISTINCT_PROPERTY = OWN_PROPERTIES + "distinct-columns"
@@ -87,6 +89,10 @@ class TableSpec:
         object.__setattr__(self, "schema", assign_fresh_schema_ids(Schema(*fields)))
         object.__setattr__(self, "partition_spec", self._partition_spec())
         object.__setattr__(self, "sort_order", self._sort_order())
+
+    def watermark(self, source: str) -> str:
+        """Summary property of its snapshots that says how far ``source``, which it follows, was read."""
+        return WATERMARK if source == self.follows[0] else f"{WATERMARK}.{source}"
 
     @property
     def namespace(self) -> str:

@@ -158,6 +158,7 @@ class MarketOverview(graphene.ObjectType):
     advancing = graphene.Int(required=True)
     declining = graphene.Int(required=True)
     unchanged = graphene.Int(required=True)
+    avg_spread_bps = graphene.Float(description="Mean of the symbols' mean quoted spread, basis points.")
     volatility_index = graphene.Float(description="Mean of the symbols' volatility, weighted by value traded.")
     top_gainers = graphene.List(graphene.NonNull(DailySummary), required=True)
     top_losers = graphene.List(graphene.NonNull(DailySummary), required=True)

@@ -1,8 +1,9 @@
 """Gold: bars, daily summaries, sectors and the market, written anew for every day that silver touched.
 
-In: ``silver.trades``. Out: ``gold.minute_bars``, ``gold.daily_trading_summary``, ``gold.market_overview``,
-``gold.sector_daily``. One pass over a day's trades makes the minute bars, with exact sums; the rest follows
-from them. A process keeps the bars of the newest days, and adds the trades that came since it last looked.
+In: ``silver.trades``, and ``silver.quotes`` for the market's spread. Out: ``gold.minute_bars``,
+``gold.daily_trading_summary``, ``gold.market_overview``, ``gold.sector_daily``. One pass over a day's trades makes
+the minute bars, with exact sums; the rest follows from them. A process keeps the bars of the newest days, and adds
+the trades that came since it last looked.
 
 On a crash: each table is brought up to date by one commit that replaces whole days and carries how far silver
 was read; it is refused when anybody else committed in between. Computing a day again gives the same rows, so
@@ -25,25 +26,29 @@ from datetime import date, datetime
 import duckdb
 import pyarrow as pa
 from pyiceberg.io import FileIO
+from pyiceberg.table import Table
 
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import accumulated, computed_until, day_files, read_until, replace_days, touched_days
 from lakehouse.duck import sql_file
 from lakehouse.gold.bars import COLUMNS, STRINGS, DayBars
+from lakehouse.gold.spreads import day_spreads
 from lakehouse.memory import give_back
 from lakehouse.quality.gate import require
 from lakehouse.quality.layer import require_sound
 from lakehouse.quality.partition import TRADED, day_traded
 from lakehouse.reading import ROW_GROUP, read_batches
 from lakehouse.snapshots import DataFileEntry, SnapshotFiles
+from lakehouse.tables import TABLES as DECLARED
 from lakehouse.tables import arrow_schema
 
 log = logging.getLogger(__name__)
 
-SOURCE = "silver.trades"
-DAILY = "gold.daily_trading_summary"
-TABLES = ("gold.minute_bars", DAILY, "gold.market_overview", "gold.sector_daily")
+SOURCE, QUOTES = "silver.trades", "silver.quotes"
+DAILY, MARKET = "gold.daily_trading_summary", "gold.market_overview"
+TABLES = ("gold.minute_bars", DAILY, MARKET, "gold.sector_daily")
 """In the order they are committed; each later one is computed from the ones before."""
+_QUOTES_READ = DECLARED[MARKET].watermark(QUOTES)
 DAYS_AT_ONCE = 7
 """Memory holds the bars of so many days, a quarter of a million with 24 symbols; then they are committed."""
 
@@ -61,7 +66,7 @@ class GoldResult:
 
 
 def publish(session: BatchSession, days: Sequence[date] = ()) -> GoldResult:
-    """Bring the daily tables up to date with ``silver.trades``, and compute ``days`` anew, changed or not.
+    """Bring the daily tables up to date with silver, and compute ``days`` anew, changed or not.
 
     Raises:
         ContractViolationError: a table's rows, or silver's, break the data contract; no gold table was changed.
@@ -71,36 +76,42 @@ def publish(session: BatchSession, days: Sequence[date] = ()) -> GoldResult:
 
 
 def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
-    silver = session.catalog.load_table(SOURCE)
-    head = silver.current_snapshot()
-    if head is None:
-        return GoldResult()
-    until = head.sequence_number or 0
+    silver, quotes = (session.catalog.load_table(name) for name in (SOURCE, QUOTES))
+    trades, quoted = session.manifests.files(SOURCE, silver), session.manifests.files(QUOTES, quotes)
     targets = {name: session.catalog.load_table(name) for name in TABLES}
     read = {name: read_until(table) for name, table in targets.items()}
-    snapshot = session.manifests.files(SOURCE, silver)
-    days = tuple(sorted({*touched_days(snapshot, min(read.values())), *also}))
+    requoted = touched_days(quoted, read_until(targets[MARKET], _QUOTES_READ))
+    days = tuple(sorted({*touched_days(trades, min(read.values())), *requoted, *also}))
     if not days:
         return GoldResult()
-    require_sound(session, SOURCE)
+    require_sound(session, SOURCE, QUOTES)
     now = session.clock()
-    behind = [name for name in TABLES if also or read[name] < until]
+    until, quoted_until = _sequence_number(silver), _sequence_number(quotes)
+    behind = [name for name in TABLES if also or read[name] < until or (name == MARKET and requoted)]
     written = dict.fromkeys(TABLES, 0)
     for first in range(0, len(days), DAYS_AT_ONCE):
         some = days[first : first + DAYS_AT_ONCE]
-        bars = pa.concat_tables(day_bars(session, silver.io, snapshot, day, anew=day in also) for day in some)
-        sums = pa.concat_tables(day_traded(session, "gold", snapshot, day, anew=day in also) for day in some)
+        bars = pa.concat_tables(day_bars(session, silver.io, trades, day, anew=day in also) for day in some)
+        sums = pa.concat_tables(day_traded(session, "gold", trades, day, anew=day in also) for day in some)
+        spreads = pa.concat_tables(day_spreads(session, quoted, day, anew=day in also) for day in some)
         with session.connection.cursor() as cursor:
-            rows = compute(cursor, bars, now, behind)
-        require(session, rows, now, {TRADED: sums}, head.snapshot_id)
-        state = computed_until(until) if some[-1] == days[-1] else {}
+            rows = compute(cursor, bars, spreads, now, behind)
+        require(session, rows, now, {TRADED: sums}, trades.snapshot_id)
         for name in behind:
+            state = computed_until(until) if some[-1] == days[-1] else {}
+            if state and name == MARKET:
+                state |= computed_until(quoted_until, _QUOTES_READ)
             written[name] += replace_days(session, targets[name], some, [rows[name]], state.copy)
         del bars, sums, rows
         give_back()  # else the C library keeps these days' memory, and takes new for the next ones'
-    result = GoldResult(days, written, head.snapshot_id)
+    result = GoldResult(days, written, trades.snapshot_id)
     log.info("gold: %s computed anew, %s", ", ".join(map(str, days)), result.rows)
     return result
+
+
+def _sequence_number(table: Table) -> int:
+    head = table.current_snapshot()
+    return 0 if head is None else head.sequence_number or 0
 
 
 def day_bars(
@@ -121,17 +132,23 @@ def day_bars(
 
 
 def compute(
-    cursor: duckdb.DuckDBPyConnection, bars: pa.Table, now: datetime, tables: Collection[str] = TABLES
+    cursor: duckdb.DuckDBPyConnection,
+    bars: pa.Table,
+    spreads: pa.Table,
+    now: datetime,
+    tables: Collection[str] = TABLES,
 ) -> dict[str, pa.Table]:
     """Rows of gold's tables.
 
     Args:
         cursor: a cursor of its own; views are made in it.
         bars: of whole days, see :func:`minute_bars`.
+        spreads: of the same days, see :func:`lakehouse.gold.spreads.day_spreads`.
         now: written to ``_aggregated_at``.
         tables: which ones.
     """
     cursor.register("bars", bars)
+    cursor.register("spreads", spreads)
     rows: dict[str, pa.Table] = {}
     for name in TABLES:
         if name not in {*tables, DAILY}:  # the tables after the daily one are computed from it

@@ -25,7 +25,12 @@ from lakehouse.spec import Column, TableSpec
 
 
 def _gold(
-    name: str, doc: str, columns: tuple[Column, ...], key: tuple[str, ...], personal: tuple[str, ...] = ()
+    name: str,
+    doc: str,
+    columns: tuple[Column, ...],
+    key: tuple[str, ...],
+    personal: tuple[str, ...] = (),
+    beside_trades: tuple[str, ...] = (),
 ) -> TableSpec:
     return TableSpec(
         f"gold.{name}",
@@ -35,7 +40,7 @@ def _gold(
         partition_by="trading_date",
         sort_by=key,
         event_time="bar_start" if "bar_start" in key else "trading_date",
-        follows=("silver.trades",),
+        follows=("silver.trades", *beside_trades),
         owner="analytics",
         tags=("Gold", "Analytics", "Restricted" if personal else "Public"),
         personal=personal,
@@ -75,6 +80,12 @@ TABLES = (
             Column("active_traders", LONG, "Agents that bought or sold", required=False),
             *BREADTH,
             Column(
+                "avg_spread_bps",
+                DOUBLE,
+                "Mean of the symbols' mean quoted spread, basis points of the mid",
+                required=False,
+            ),
+            Column(
                 "volatility_index",
                 DOUBLE,
                 "Mean of the symbols' volatility, weighted by value traded",
@@ -83,6 +94,7 @@ TABLES = (
             AGGREGATED,
         ),
         ("trading_date",),
+        beside_trades=("silver.quotes",),
     ),
     _gold(
         "sector_daily",

@@ -44,11 +44,12 @@ from pyiceberg.types import DateType, TimestamptzType
 
 from lakehouse.append import transaction
 from lakehouse.batch import BatchSession
+from lakehouse.days import read_until
 from lakehouse.duck import connect, data_files_sql
 from lakehouse.maintenance.metrics import YIELDED, observed, removed
 from lakehouse.reading import ROW_GROUP
 from lakehouse.snapshots import EPOCH, SnapshotFiles, local_path
-from lakehouse.state import WATERMARK, carried, read_state, watermark_sequence
+from lakehouse.state import carried
 from lakehouse.tables import TABLES
 from lakehouse.writing import FileWriter
 
@@ -120,7 +121,7 @@ def compact(
         groups = plan(
             table,
             entries,
-            read_until=_read_until(session, name),
+            followed_until=_followed_until(session, name),
             today=session.clock().date(),
             target_bytes=target_bytes,
             fewest_files=fewest_files,
@@ -155,7 +156,7 @@ def plan(
     table: Table,
     entries: Sequence[ManifestEntry],
     *,
-    read_until: int | None,
+    followed_until: int | None,
     today: date,
     target_bytes: int,
     fewest_files: int,
@@ -165,7 +166,7 @@ def plan(
     Args:
         table: says how it is partitioned and sorted.
         entries: its live data files.
-        read_until: files of later commits are left alone; None: no step follows the table.
+        followed_until: files of later commits are left alone; None: no step follows the table.
         today: days before it, and before the newest day with rows, are complete but for what comes late.
         target_bytes: size of the files to be.
         fewest_files: files of an open partition worth a commit.
@@ -174,7 +175,7 @@ def plan(
     for entry in entries:
         file = entry.data_file
         if file.spec_id == table.spec().spec_id and (
-            read_until is None or (entry.sequence_number or 0) <= read_until
+            followed_until is None or (entry.sequence_number or 0) <= followed_until
         ):
             partitions.setdefault(file.partition[0] if table.spec().fields else None, []).append(entry)
     days = [day for day in (_day(table, value) for value in partitions) if day is not None]
@@ -239,13 +240,13 @@ def _day(table: Table, value: int | None) -> date | None:
     return (EPOCH + timedelta(days=value)).date() if isinstance(kind, (DateType, TimestamptzType)) else None
 
 
-def _read_until(session: BatchSession, name: str) -> int | None:
+def _followed_until(session: BatchSession, name: str) -> int | None:
     """Sequence number up to which every step that follows the table has read it; None: no step does.
 
     Dimensions are not waited for: they look once a week, and a row that they read again changes nothing.
     """
-    followers = [spec.name for spec in TABLES.values() if name in spec.follows and spec.namespace != "dimensions"]
-    read = [watermark_sequence(read_state(session.catalog.load_table(n)).get(WATERMARK)) for n in followers]
+    followers = [spec for spec in TABLES.values() if name in spec.follows and spec.namespace != "dimensions"]
+    read = [read_until(session.catalog.load_table(spec.name), spec.watermark(name)) for spec in followers]
     return min(read, default=None)
 
 

@@ -144,6 +144,7 @@ def market_row(day: int) -> dict[str, Any]:
         "advancing": 1,
         "declining": 1,
         "unchanged": 1,
+        "avg_spread_bps": 1.5,
         "volatility_index": 0.25,
         "_aggregated_at": PROCESSED,
     }

@@ -238,7 +238,7 @@ def test_daily_summaries_of_a_range(served: Any) -> None:
 
 def test_the_market_overview_is_of_the_newest_day_unless_asked_otherwise(served: Any) -> None:
     fields = "{ tradingDate totalTrades totalVolume totalValue uniqueSymbols activeTraders advancing\
- declining unchanged volatilityIndex\
+ declining unchanged avgSpreadBps volatilityIndex\
  topGainers { symbol priceChangePct } topLosers { symbol } mostActive { symbol } }"
     newest = served.data(f"{{ marketOverview {fields} }}")["marketOverview"]
     assert newest == {
@@ -251,6 +251,7 @@ def test_the_market_overview_is_of_the_newest_day_unless_asked_otherwise(served:
         "advancing": 1,
         "declining": 1,
         "unchanged": 1,
+        "avgSpreadBps": 1.5,
         "volatilityIndex": 0.25,
         "topGainers": [{"symbol": "AAPL", "priceChangePct": 10.0}],
         "topLosers": [{"symbol": "TSLA"}],

@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from lakehouse.batch import BatchSession
 from lakehouse.days import all_days, day_sql, replace_days, window
+from lakehouse.gold.spreads import SPREADS
 from lakehouse.gold.step import DAILY, SOURCE, compute, day_bars, publish
 from lakehouse.silver.events import refine_trades
 from tests.benchmarks.lake import PANDAS, Run, fill, in_a_process, measured, of_step, report, session
@@ -75,7 +76,7 @@ def daily(home: Path) -> Run:
         days = all_days(snapshot)
         bars = pa.concat_tables(day_bars(lake, silver.io, snapshot, day) for day in days)
         with lake.connection.cursor() as cursor:
-            rows = compute(cursor, bars, lake.clock(), [DAILY])[DAILY]
+            rows = compute(cursor, bars, SPREADS.empty_table(), lake.clock(), [DAILY])[DAILY]
         return replace_days(lake, lake.catalog.load_table(DAILY), days, [rows], dict)
 
     return of_step(home, work)

@@ -18,10 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lakehouse.gold.bars import COLUMNS, STRINGS, DayBars, Trades, minute_bars
+from lakehouse.gold.spreads import SPREADS
 from lakehouse.gold.step import compute
 from lakehouse.tables import arrow_schema
 
 NOON = datetime(2026, 3, 13, 12, tzinfo=UTC)
+UNQUOTED = SPREADS.empty_table()
 UNIT = Decimal("0.00000001")
 
 trade = st.fixed_dictionaries(
@@ -144,7 +146,7 @@ def test_bars_and_days_equal_a_naive_exact_computation(
     """Of trades in any order, of which many share their time and sequence."""
     silver = table(trades)
     with database.cursor() as cursor:
-        gold = compute(cursor, minute_bars(NOON.date(), batched(silver, batch_rows, dictionaries)), NOON)
+        gold = compute(cursor, minute_bars(NOON.date(), batched(silver, batch_rows, dictionaries)), UNQUOTED, NOON)
     bars = {(row["symbol"], row["bar_start"]): row for row in gold["gold.minute_bars"].to_pylist()}
     expected_bars = {key: naive(group) for key, group in grouped(silver, minutes=True).items()}
     assert {key: {name: bar[name] for name in expected_bars[key]} for key, bar in bars.items()} == expected_bars
@@ -235,7 +237,7 @@ def test_vwap_is_rounded_half_to_even(database: duckdb.DuckDBPyConnection, price
         for i, price in enumerate(prices)
     ]
     with database.cursor() as cursor:
-        gold = compute(cursor, minute_bars(NOON.date(), batched(table(trades))), NOON)
+        gold = compute(cursor, minute_bars(NOON.date(), batched(table(trades))), UNQUOTED, NOON)
     assert gold["gold.minute_bars"]["vwap"].to_pylist() == [Decimal(vwap)]
     assert gold["gold.daily_trading_summary"]["vwap"].to_pylist() == [Decimal(vwap)]
 
@@ -254,7 +256,7 @@ def test_volatility_is_the_sample_deviation_of_one_minute_log_returns(database: 
         for minute, price in enumerate(closes)
     ]
     with database.cursor() as cursor:
-        gold = compute(cursor, minute_bars(NOON.date(), batched(table(trades))), NOON)
+        gold = compute(cursor, minute_bars(NOON.date(), batched(table(trades))), UNQUOTED, NOON)
     (day,) = gold["gold.daily_trading_summary"].to_pylist()
     returns = [math.log(after / before) for before, after in itertools.pairwise(closes)]
     assert day["volatility"] == pytest.approx(statistics.stdev(returns), rel=1e-9)

@@ -14,14 +14,14 @@ import pytest
 from lakehouse.batch import BatchSession
 from lakehouse.duck import snapshot_sql
 from lakehouse.gold import step
-from lakehouse.gold.step import TABLES, compute, publish
+from lakehouse.gold.step import MARKET, TABLES, compute, publish
 from lakehouse.gold.traders import PERFORMANCE, POSITIONS, publish_traders
 from lakehouse.maintenance.compaction import compact
 from lakehouse.quality.gate import ContractViolationError
 from lakehouse.reading import read_batches
 from lakehouse.silver.activity import TARGET as ACTIVITY
 from lakehouse.silver.activity import refine_activity
-from lakehouse.silver.events import refine_trades
+from lakehouse.silver.events import refine_quotes, refine_trades
 from lakehouse.snapshots import snapshot_at
 from lakehouse.tables import arrow_schema
 
@@ -96,6 +96,44 @@ def test_what_was_known_before_a_late_trade_can_still_be_read(session: BatchSess
     snapshot = session.manifests.files_of(name, table, snapshot_at(name, table, then))
     seen = session.connection.execute(snapshot_sql(snapshot, snapshot.files)).to_arrow_table()
     assert seen.cast(arrow_schema(name)).to_pylist() == known
+
+
+def test_the_spread_is_the_mean_of_what_the_symbols_quote_on_average(session: BatchSession, bronze: Any) -> None:
+    def quote(bid: str | None, ask: str | None, symbol: str = "AAPL", when: datetime = MONDAY) -> None:
+        prices = {"best_bid": bid and Decimal(bid), "best_ask": ask and Decimal(ask)}
+        bronze.quotes({"symbol": symbol, "timestamp": when, **prices})
+        refine_quotes(session)
+
+    def spreads() -> dict[date, float | None]:
+        return {row["trading_date"]: row["avg_spread_bps"] for row in rows(session, MARKET)}
+
+    bronze.trades({"timestamp": MONDAY}, {"timestamp": TUESDAY})
+    refine_trades(session)
+    quote("99", "101")  # 200 basis points
+    publish(session)
+    assert spreads() == {MONDAY.date(): 200, TUESDAY.date(): None}
+    quote("99.5", "100.5")  # 100
+    quote("49.95", "50.05", "KO")  # 20
+    quote("99", None)  # of one side: no spread
+    quote("101", "99")  # crossed: rejected
+    quote("3", "3.01", when=TUESDAY)  # 33.277870216306...
+    quote("99", "101", when=TUESDAY + timedelta(days=1))  # no trades: no row
+    before = heads(session)
+    assert publish(session).days == tuple(MONDAY.date() + timedelta(days=n) for n in range(3))
+    assert spreads() == {MONDAY.date(): 85, TUESDAY.date(): 33.27787022}
+    after = heads(session)
+    assert [name for name in TABLES if after[name] != before[name]] == [MARKET], "no trade came"
+    assert publish(session).days == ()
+    found = content(session, MARKET)
+    publish(replace(session, sums={}), [MONDAY.date(), TUESDAY.date()])
+    assert content(session, MARKET) == found
+
+
+def test_quotes_without_any_trade_are_read_once(session: BatchSession, bronze: Any) -> None:
+    bronze.quotes({"timestamp": MONDAY})
+    refine_quotes(session)
+    assert publish(session).rows == {**dict.fromkeys(TABLES, 0)}
+    assert publish(session).days == ()
 
 
 def test_two_runs_at_once_are_as_good_as_one(session: BatchSession, bronze: Any) -> None:

@@ -28,7 +28,7 @@ from lakehouse.gold.traders import publish_traders
 from lakehouse.maintenance import compaction
 from lakehouse.maintenance.compaction import Compacted, compact, is_sorted, live_entries, worth_joining
 from lakehouse.silver.activity import refine_activity
-from lakehouse.silver.events import refine_orderbook, refine_orders, refine_trades
+from lakehouse.silver.events import refine_orderbook, refine_orders, refine_quotes, refine_trades
 from lakehouse.snapshots import local_path
 from lakehouse.spec import Column
 from lakehouse.state import committed_offsets
@@ -256,6 +256,24 @@ def test_orders_do_not_wait_for_the_weekly_look_at_their_agents(
     seed_dimensions(session)
     agents = set(catalog.load_table("dimensions.dim_trader").scan().to_arrow()["agent_id"].to_pylist())
     assert agents >= {"new-0", "new-1", "new-2"}
+
+
+def test_quotes_wait_for_the_market_overview_which_follows_them_beside_trades(
+    session: BatchSession, bronze: Bronze
+) -> None:
+    bronze.trades({"timestamp": YESTERDAY})
+    refine_trades(session)
+    bronze.quotes({})  # of today: yesterday is over
+    for _ in range(3):
+        bronze.quotes({"timestamp": YESTERDAY})
+        refine_quotes(session)
+        assert compact(session, "silver.quotes").files_before == 0, "the overview has read none"
+    publish(session)
+    bronze.quotes({"timestamp": YESTERDAY})
+    refine_quotes(session)
+    assert compact(session, "silver.quotes").files_before == 3, "and now three of them"
+    assert publish(session).days == (YESTERDAY.date(),)
+    assert publish(session).days == (), "the compacted file is not read again"
 
 
 @pytest.mark.usefixtures("unread")

@@ -238,6 +238,7 @@ def _faults() -> dict[str, dict[str, Fault]]:
     of[t] = {
         "breadth_adds_up": changed(t, advancing="advancing + 1"),
         "volume_matches_trades": changed(t, total_trades="total_trades - 1"),
+        "spread_in_range": changed(t, avg_spread_bps="-0.1"),
     }
     t = "gold.sector_daily"
     of[t] = _sums(t) | {"breadth_adds_up": changed(t, declining="declining + 1")}
