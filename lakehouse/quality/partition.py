@@ -46,8 +46,6 @@ LEAST_DEVIATION = 0.02
 
 _NULLS = "nulls of "
 """A statistic of this name and a column: the share of its rows that are null."""
-_COMPUTED_WITH = {"gold.trader_performance": "gold.portfolio_positions"}
-"""Table → the table whose snapshots say how far its source was read, where that is not itself."""
 
 _DAY = pa.schema(
     [
@@ -250,15 +248,14 @@ def _select(snapshot: SnapshotFiles, day: date) -> str:
 
 
 def _seen_by(session: BatchSession, reader: str, reading: Table, name: str, day: date) -> str:
-    """The day of table ``name`` as ``reader`` has read it."""
+    """The day of table ``name`` as it was read for ``reading``, which is loaded from table ``reader``."""
     table = session.catalog.load_table(name)
     if name == REJECTED:
         return _rejected(session.manifests.files(name, table), day)
     if TABLES[reader].namespace == "silver" and TABLES[name].namespace == "bronze":
         return _bronze_read(session, reading, name, table, day)
     if name == TRADES:
-        computed_with = session.catalog.load_table(_COMPUTED_WITH.get(reader, reader))
-        until = read_until(computed_with)
+        until = read_until(reading)
         seen = next((s for s in table.metadata.snapshots if s.sequence_number == until), None)
         if seen is not None:
             return _select(session.manifests.files_of(name, table, seen), day)

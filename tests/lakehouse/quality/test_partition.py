@@ -7,11 +7,15 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+import pytest
+from pyiceberg.table import Table
 
 from lakehouse.batch import BatchSession
 from lakehouse.gold.step import publish
+from lakehouse.gold.traders import publish_traders
 from lakehouse.quality.layer import check, last_scores
 from lakehouse.silver.events import refine_trades
+from lakehouse.snapshots import SnapshotFiles
 from lakehouse.tables import arrow_schema
 from tests.lakehouse.conftest import MARKET_OPEN
 
@@ -51,6 +55,31 @@ def test_gold_is_compared_with_the_trades_that_it_has_read(session: BatchSession
     bars = session.catalog.load_table("gold.minute_bars")
     bars.delete("symbol = 'AAPL'")
     assert failing(session, "gold", "gold.minute_bars", day=MARKET_OPEN.date()) == {"volume_matches_trades": 1}
+
+
+@pytest.mark.parametrize("table", ["gold.daily_trading_summary", "gold.trader_performance"])
+def test_what_is_committed_while_a_table_is_checked_is_left_to_the_next_check(
+    session: BatchSession, bronze: Any, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """The rows of one snapshot are held against what that one has read."""
+    bronze.trades({})
+    refine_trades(session)
+    publish(session)
+    publish_traders(session)
+    bronze.trades({})
+    refine_trades(session)
+    files = session.manifests.files
+
+    def and_then_commit(name: str, loaded: Table) -> SnapshotFiles:
+        found = files(name, loaded)
+        if name == table:
+            monkeypatch.setattr(session.manifests, "files", files)
+            assert publish(session).days == publish_traders(session).days == (MARKET_OPEN.date(),)
+        return found
+
+    monkeypatch.setattr(session.manifests, "files", and_then_commit)
+    assert failing(session, "gold", table) == {}
+    assert session.manifests.files == files, "it was committed"
 
 
 def test_a_day_unlike_the_days_before_is_reported_and_measured(session: BatchSession, bronze: Any) -> None:
