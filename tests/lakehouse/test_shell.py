@@ -26,6 +26,8 @@ def start(settings: LakehouseSettings, *arguments: str, **more: str) -> subproce
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # As a terminal starts it. A background job of a script is told to ignore Ctrl-C, and so are its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
