@@ -4,7 +4,8 @@
 
 The large table has ten times N trades, in the same half of one day. A batch is B new trades committed to bronze;
 what is measured are the steps that follow, the median of K: silver.trades, silver.trader_activity, and gold's bars
-and summaries. Both cases run in processes of their own. Fails when a trade is not accounted for.
+and summaries. Both tables get their batches in turn, so that a machine whose speed drifts slows both alike. Fails
+when a trade is not accounted for.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from lakehouse.batch import BatchSession
 from lakehouse.gold.step import publish
 from lakehouse.silver.activity import refine_activity
 from lakehouse.silver.events import refine_trades
-from tests.benchmarks.lake import Run, fill, in_a_process, measured, report, session
+from tests.benchmarks.lake import fill, measured, session
 
-MODULE = "tests.benchmarks.incremental"
 TARGET = 1.2
 GROWTH = 10
 SPAN_US = 12 * 3_600_000_000
@@ -34,25 +34,39 @@ STEPS: dict[str, Callable[[BatchSession], Any]] = {
 }
 
 
-def batches(home: Path, rows: int, batch: int, count: int) -> Run:
-    """Median CPU seconds of a batch, step by step, on a table of ``rows``."""
-    apart = SPAN_US // rows
-    fill(home, rows, step_us=apart)
-    lake = session(home)
-    costs: dict[str, list[Run]] = {name: [] for name in STEPS}
-    for number in range(count + 1):
+class Case:
+    """A table of ``rows`` trades, and batches that come to it; ``most`` trades there will be."""
+
+    def __init__(self, home: Path, rows: int, batch: int, most: int) -> None:
+        self._home, self._batch, self._apart_us = home, batch, SPAN_US // most
+        self._lake = session(home)
+        self._there = 0
+        self._fill(rows)
+        self._arrived, self._accepted = 0, 0
+        self.cpu_s: dict[str, list[float]] = {name: [] for name in STEPS}
+
+    def _fill(self, rows: int) -> None:
+        fill(self._home, rows, first=self._there, step_us=self._apart_us)
+        self._there += rows
+
+    def work_off(self) -> None:
+        """Bring silver and gold up to date with what is there, and let a batch come."""
         for name, step in STEPS.items():
-            costs[name].append(measured(lambda step=step: step(lake)))  # type: ignore[misc]
-        fill(home, batch, first=rows + number * batch, step_us=apart)
-    arrived = [run.result.arrived for run in costs["silver"]]
-    accepted = sum(run.result.new for run in costs["silver"])
-    (summary,) = lake.catalog.load_table("gold.market_overview").scan().to_arrow().to_pylist()
-    if arrived != [rows, *[batch] * count] or summary["total_trades"] != accepted:
-        raise RuntimeError(f"of {rows} and {batch} trades came {arrived}; of {accepted} gold has {summary}")
-    of_batches = {name: runs[1:] for name, runs in costs.items()}
-    peak = max(run.peak_mb for runs in of_batches.values() for run in runs)
-    medians = {name: statistics.median(run.cpu_s for run in runs) for name, runs in of_batches.items()}
-    return Run(sum(medians.values()), peak, medians)
+            run = measured(lambda step=step: step(self._lake))  # type: ignore[misc]
+            self.cpu_s[name].append(run.cpu_s)
+            if name == "silver":
+                self._arrived += run.result.arrived
+                self._accepted += run.result.new
+        (summary,) = self._lake.catalog.load_table("gold.market_overview").scan().to_arrow().to_pylist()
+        if self._arrived != self._there or summary["total_trades"] != self._accepted:
+            raise RuntimeError(
+                f"of {self._there} trades {self._arrived} came; of {self._accepted} gold has {summary}"
+            )
+        self._fill(self._batch)
+
+    def median_s(self, step: str) -> float:
+        """CPU seconds of a batch."""
+        return statistics.median(self.cpu_s[step][1:])
 
 
 def main() -> int:
@@ -60,21 +74,19 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--batch", type=int, default=10_000)
     parser.add_argument("--batches", type=int, default=9)
-    parser.add_argument("--side", help=argparse.SUPPRESS)
-    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.side:
-        report(batches(given.home, given.rows, given.batch, given.batches))
-        return 0
-    costs = {}
-    for size in (given.rows, GROWTH * given.rows):
-        with tempfile.TemporaryDirectory() as folder:
-            sizes = ("--rows", str(size), "--batch", str(given.batch), "--batches", str(given.batches))
-            costs[size] = in_a_process(MODULE, "batches", Path(folder), (), *sizes)
-        for name, seconds in costs[size].result.items():
-            print(f"bench incremental.{name}.{size} value={1000 * seconds:.1f} unit=ms a batch")
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = (given.rows, GROWTH * given.rows)
+        more = given.batch * (given.batches + 1)
+        cases = {size: Case(Path(folder) / str(size), size, given.batch, size + more) for size in sizes}
+        for _ in range(given.batches + 1):
+            for case in cases.values():
+                case.work_off()
     for name in STEPS:
-        small, large = (costs[size].result[name] for size in (given.rows, GROWTH * given.rows))
+        for size, case in cases.items():
+            print(f"bench incremental.{name}.{size} value={1000 * case.median_s(name):.1f} unit=ms a batch")
+    for name in STEPS:
+        small, large = (case.median_s(name) for case in cases.values())
         print(f"{name}, {GROWTH} times the table / the table: {large / small:.2f} (target at most {TARGET})")
     return 0
 
