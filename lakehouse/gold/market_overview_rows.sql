@@ -3,7 +3,8 @@
 --
 -- avg_spread_bps: mean of the symbols' mean quoted spread (Chordia, Roll & Subrahmanyam 2000, "Commonality in
 -- liquidity"); each mean is rounded to 8 places, so that their sum is exact. Null where nobody quoted both sides.
--- volatility_index: mean of the symbols' volatility, weighted by value traded; a float. Null where none has one.
+-- volatility_index: mean of the symbols' volatility, weighted by value traded; a float. Null where none has one, or
+-- the value that they traded rounds to 0.
 with traders as (
     select date '1970-01-01' + cast(minute // 1440 as integer) as trading_date, any_value(agents) as agents
     from bars
@@ -26,7 +27,7 @@ select
     count(*) filter (close_price = open_price) as unchanged,
     any_value(avg_spread_bps) as avg_spread_bps,
     sum(cast(total_value as double) * volatility)
-        / sum(cast(total_value as double)) filter (volatility is not null) as volatility_index,
+        / nullif(sum(cast(total_value as double)) filter (volatility is not null), 0) as volatility_index,
     $aggregated_at as _aggregated_at
 from daily
 join traders using (trading_date)

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lakehouse.gold.bars import COLUMNS, STRINGS, DayBars, Trades, minute_bars
@@ -36,6 +36,18 @@ trade = st.fixed_dictionaries(
         "is_aggressive_buy": st.booleans(),
     }
 )
+
+
+def one(**other: Any) -> dict[str, Any]:
+    return {
+        "symbol": "AAPL",
+        "second": 0,
+        "sequence": 0,
+        "price": Decimal(1),
+        "quantity": Decimal(1),
+        "is_aggressive_buy": True,
+        **other,
+    }
 
 
 def rounded(value: Decimal) -> Decimal:
@@ -137,6 +149,12 @@ def test_trades_that_come_later_are_added_to_the_bars(trades: list[dict[str, Any
     batch_rows=st.integers(1, 10),
     dictionaries=st.tuples(st.booleans(), st.booleans()),
 )
+@example(
+    # So small that the value of all of them rounds to nothing.
+    trades=[one(number=i, second=60 * i, sequence=None, price=UNIT, quantity=UNIT) for i in range(3)],
+    batch_rows=1,
+    dictionaries=(False, False),
+)
 def test_bars_and_days_equal_a_naive_exact_computation(
     database: duckdb.DuckDBPyConnection,
     trades: list[dict[str, Any]],
@@ -166,25 +184,14 @@ def test_bars_and_days_equal_a_naive_exact_computation(
     assert market["active_traders"] == min(5, len(trades))
     moved = [day for day in days.values() if day["volatility"] is not None]
     weighted = sum(float(day["total_value"]) * day["volatility"] for day in moved)
-    index = weighted / sum(float(day["total_value"]) for day in moved) if moved else None
+    weight = sum(float(day["total_value"]) for day in moved)
+    index = weighted / weight if weight else None
     assert market["volatility_index"] == pytest.approx(index)
     assert market["advancing"] == sum(d["close_price"] > d["open_price"] for d in expected_days.values())
     assert market["unchanged"] == sum(d["close_price"] == d["open_price"] for d in expected_days.values())
     sectors = {row["sector"]: row for row in gold["gold.sector_daily"].to_pylist()}
     assert set(sectors) == {"Unknown" if symbol == "KO" else "Technology" for symbol in expected_days}
     assert sum(row["total_value"] for row in sectors.values()) == market["total_value"]
-
-
-def one(**other: Any) -> dict[str, Any]:
-    return {
-        "symbol": "AAPL",
-        "second": 0,
-        "sequence": 0,
-        "price": Decimal(1),
-        "quantity": Decimal(1),
-        "is_aggressive_buy": True,
-        **other,
-    }
 
 
 def test_sums_beyond_64_bits_are_exact_and_beyond_38_digits_an_error() -> None:
