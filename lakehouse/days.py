@@ -111,6 +111,39 @@ def accumulated(
         session.sums.pop(old, None)
 
 
+def day_sums(
+    session: BatchSession,
+    name: str,
+    snapshot: SnapshotFiles,
+    day: date,
+    schema: pa.Schema,
+    select: Callable[[str], str],
+    *,
+    anew: bool = False,
+) -> pa.Table:
+    """Sums over the day's rows by symbol, to which a run adds those of what came: see :func:`accumulated`.
+
+    Args:
+        schema: symbol, trading_date, and what is summed: of exact types, so that what comes first is all the same.
+        select: from a select statement over rows of the table to one that has these columns.
+    """
+    sums = ", ".join(f"sum({column}) as {column}" for column in schema.names[2:])
+
+    def add(found: pa.Table, files: Sequence[DataFileEntry]) -> pa.Table:
+        if not files:
+            return found
+        with session.connection.cursor() as cursor:
+            cursor.register("found", found)
+            added = cursor.execute(
+                f"select symbol, trading_date, {sums} "
+                f"from (from found union all by name {select(files_sql(snapshot, files))}) group by all"
+            )
+            return added.to_arrow_table().cast(schema)
+
+    with accumulated(session, name, snapshot, day, schema.empty_table, add, anew=anew) as found:
+        return found
+
+
 def read_until(table: Table, watermark: str = WATERMARK) -> int:
     """Sequence number of the source's commit up to which a table is computed; 0 before its first commit.
 
@@ -145,13 +178,13 @@ def replace_days(
     table: Table,
     days: Iterable[date],
     rows: Iterable[pa.Table],
-    state: Callable[[], Mapping[str, str]],
+    state: Mapping[str, str],
 ) -> int:
     """Replace the rows of ``days`` by ``rows``, which come in parts so that memory need not hold them all.
 
     Args:
         rows: rows of these days alone; each part is let go before the next is asked for.
-        state: changes to the state that the table's snapshots carry; asked for after all rows.
+        state: changes to the state that the table's snapshots carry.
 
     Returns: the number of rows written.
 
@@ -160,7 +193,7 @@ def replace_days(
     """
     with replacing(session, table, days) as commit:
         files = commit.write(rows)
-        commit.append_files(files, carried(table, state()))
+        commit.append_files(files, carried(table, state))
     return sum(file.record_count for file in files)
 
 

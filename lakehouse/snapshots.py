@@ -83,6 +83,8 @@ class SnapshotFiles:
     files: tuple[DataFileEntry, ...]
     has_deletes: bool
     """True when delete files exist: the data files alone would show deleted rows."""
+    sequence_number: int = 0
+    """Of the commit that made it; 0: the table has no snapshot yet."""
 
 
 class SnapshotUnknownError(ValueError):
@@ -144,6 +146,7 @@ class ManifestCache:
             schema=table.schema(),
             files=tuple(file for manifest_files in entries.values() for file in manifest_files),
             has_deletes=has_deletes,
+            sequence_number=0 if snapshot is None else snapshot.sequence_number or 0,
         )
 
 

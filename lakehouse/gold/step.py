@@ -26,7 +26,6 @@ from datetime import date, datetime
 import duckdb
 import pyarrow as pa
 from pyiceberg.io import FileIO
-from pyiceberg.table import Table
 
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import accumulated, computed_until, day_files, read_until, replace_days, touched_days
@@ -76,8 +75,9 @@ def publish(session: BatchSession, days: Sequence[date] = ()) -> GoldResult:
 
 
 def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
-    silver, quotes = (session.catalog.load_table(name) for name in (SOURCE, QUOTES))
-    trades, quoted = session.manifests.files(SOURCE, silver), session.manifests.files(QUOTES, quotes)
+    silver = session.catalog.load_table(SOURCE)
+    trades = session.manifests.files(SOURCE, silver)
+    quoted = session.manifests.files(QUOTES, session.catalog.load_table(QUOTES))
     targets = {name: session.catalog.load_table(name) for name in TABLES}
     read = {name: read_until(table) for name, table in targets.items()}
     requoted = touched_days(quoted, read_until(targets[MARKET], _QUOTES_READ))
@@ -86,8 +86,11 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
         return GoldResult()
     require_sound(session, SOURCE, QUOTES)
     now = session.clock()
-    until, quoted_until = _sequence_number(silver), _sequence_number(quotes)
-    behind = [name for name in TABLES if also or read[name] < until or (name == MARKET and requoted)]
+    states = {name: computed_until(trades.sequence_number) for name in TABLES}
+    states[MARKET] |= computed_until(quoted.sequence_number, _QUOTES_READ)
+    behind = [
+        name for name in TABLES if also or read[name] < trades.sequence_number or (name == MARKET and requoted)
+    ]
     written = dict.fromkeys(TABLES, 0)
     for first in range(0, len(days), DAYS_AT_ONCE):
         some = days[first : first + DAYS_AT_ONCE]
@@ -98,20 +101,13 @@ def _publish(session: BatchSession, also: Sequence[date]) -> GoldResult:
             rows = compute(cursor, bars, spreads, now, behind)
         require(session, rows, now, {TRADED: sums}, trades.snapshot_id)
         for name in behind:
-            state = computed_until(until) if some[-1] == days[-1] else {}
-            if state and name == MARKET:
-                state |= computed_until(quoted_until, _QUOTES_READ)
-            written[name] += replace_days(session, targets[name], some, [rows[name]], state.copy)
+            state = states[name] if some[-1] == days[-1] else {}
+            written[name] += replace_days(session, targets[name], some, [rows[name]], state)
         del bars, sums, rows
         give_back()  # else the C library keeps these days' memory, and takes new for the next ones'
     result = GoldResult(days, written, trades.snapshot_id)
     log.info("gold: %s computed anew, %s", ", ".join(map(str, days)), result.rows)
     return result
-
-
-def _sequence_number(table: Table) -> int:
-    head = table.current_snapshot()
-    return 0 if head is None else head.sequence_number or 0
 
 
 def day_bars(

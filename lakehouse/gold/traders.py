@@ -27,7 +27,6 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Snapshot
 
 from lakehouse.batch import BatchSession, compare_and_swap
 from lakehouse.days import (
@@ -91,9 +90,7 @@ def publish_traders(
 
 def _publish(session: BatchSession, also: Sequence[date], part_trades: int, least_growth: float) -> TradersResult:
     positions = session.catalog.load_table(POSITIONS)
-    source = session.catalog.load_table(SOURCE)
-    head = source.current_snapshot()
-    snapshot = session.manifests.files(SOURCE, source)
+    snapshot = session.manifests.files(SOURCE, session.catalog.load_table(SOURCE))
     since = read_until(positions)
     touched = set(touched_days(snapshot, since))
     grown = any(_growth(snapshot, day, since) >= least_growth for day in touched)
@@ -103,14 +100,14 @@ def _publish(session: BatchSession, also: Sequence[date], part_trades: int, leas
         next_day = date.fromisoformat(interrupted["day"])
         due = {day for day in touched if day >= next_day} | {*touched_days(snapshot, interrupted["until"]), *also}
         due |= set(map(date.fromisoformat, interrupted["also"]))
-    if not (grown or interrupted or also) or head is None:
+    if not (grown or interrupted or also) or snapshot.snapshot_id is None:
         return TradersResult()
     require_sound(session, SOURCE)
     performance = session.catalog.load_table(PERFORMANCE)
-    run = _Run(session, performance, positions, snapshot, head, part_trades, touched, due)
+    run = _Run(session, performance, positions, snapshot, part_trades, touched, due)
     run.work_off()
     log.info("traders: %s computed anew, %s", ", ".join(map(str, run.done)), run.rows)
-    return TradersResult(tuple(run.done), run.rows, head.snapshot_id)
+    return TradersResult(tuple(run.done), run.rows, snapshot.snapshot_id)
 
 
 @dataclass(slots=True)
@@ -122,8 +119,6 @@ class _Run:
     positions: Table
     snapshot: SnapshotFiles
     """Of silver.trades."""
-    head: Snapshot
-    """The same."""
     part_trades: int
     touched: set[date]
     """Days that silver added to since the tables were complete."""
@@ -152,19 +147,17 @@ class _Run:
             performances = pa.concat_tables(computed.performances)
             if trades is not None:
                 found = {PERFORMANCE: performances, POSITIONS: data_files_sql(held, files)}
-                require(self.session, found, now, {SOURCE: trades}, self.head.snapshot_id)
+                require(self.session, found, now, {SOURCE: trades}, self.snapshot.snapshot_id)
             if computed.changed and following is not None:
                 self.due.add(following)
             state = self._state(sorted(later for later in self.due if later > day))
-            self.rows[PERFORMANCE] += replace_days(
-                self.session, self.performance, [day], [performances], lambda: state
-            )
+            self.rows[PERFORMANCE] += replace_days(self.session, self.performance, [day], [performances], state)
             commit.append_files(files, carried(self.positions, state))
         self.rows[POSITIONS] += sum(file.record_count for file in files)
 
     def _state(self, left: Sequence[date]) -> dict[str, str]:
         """Of the tables when the days ``left`` are still to be done."""
-        until = self.head.sequence_number or 0
+        until = self.snapshot.sequence_number
         if not left:
             return {PROGRESS: json.dumps(None)} | computed_until(until)
         also = [day.isoformat() for day in left if day not in self.touched]

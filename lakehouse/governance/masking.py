@@ -81,14 +81,12 @@ def masked_select(table: Masked, rows: str) -> str:
 def _publish(session: BatchSession, table: Masked, key: str) -> MaskedResult:
     target = session.catalog.load_table(table.spec.name)
     source = session.catalog.load_table(table.source.name)
-    head = source.current_snapshot()
     snapshot = session.manifests.files(table.source.name, source)
     days = touched_days(snapshot, read_until(target))
     written = 0
-    if head is not None and days:
-        until = head.sequence_number or 0
+    if days:
         rows = _rows(session, table, snapshot, days, key)
-        written = replace_days(session, target, days, rows, lambda: computed_until(until))
+        written = replace_days(session, target, days, rows, computed_until(snapshot.sequence_number))
     return MaskedResult(days, written, target.metadata.current_snapshot_id)
 
 

@@ -70,7 +70,7 @@ def purge(
         days = tuple(day for day in all_days(snapshot) if day < first_kept)
         rows = sum(file.rows for day in days for file in day_files(snapshot, day))
         if days and not dry_run:
-            replace_days(session, table, days, list[pa.Table](), dict)
+            replace_days(session, table, days, list[pa.Table](), {})
         return Purged(name, keep, days, rows, table.metadata.current_snapshot_id)
 
     return compare_and_swap(name, attempt)

@@ -30,7 +30,7 @@ def _gold(
     columns: tuple[Column, ...],
     key: tuple[str, ...],
     personal: tuple[str, ...] = (),
-    beside_trades: tuple[str, ...] = (),
+    follows: tuple[str, ...] = ("silver.trades",),
 ) -> TableSpec:
     return TableSpec(
         f"gold.{name}",
@@ -40,7 +40,7 @@ def _gold(
         partition_by="trading_date",
         sort_by=key,
         event_time="bar_start" if "bar_start" in key else "trading_date",
-        follows=("silver.trades", *beside_trades),
+        follows=follows,
         owner="analytics",
         tags=("Gold", "Analytics", "Restricted" if personal else "Public"),
         personal=personal,
@@ -94,7 +94,7 @@ TABLES = (
             AGGREGATED,
         ),
         ("trading_date",),
-        beside_trades=("silver.quotes",),
+        follows=("silver.trades", "silver.quotes"),
     ),
     _gold(
         "sector_daily",

@@ -25,13 +25,13 @@ import pyarrow as pa
 from pyiceberg.table import Table
 
 from lakehouse.batch import BatchSession
-from lakehouse.days import accumulated, all_days, day_files, day_sql, read_until, window
+from lakehouse.days import all_days, day_files, day_sql, day_sums, read_until, window
 from lakehouse.duck import files_sql, snapshot_sql
 from lakehouse.incremental import appended_since, read_watermark
 from lakehouse.quality.contract import Rows
 from lakehouse.quality.definition import mentioned, statistics
 from lakehouse.silver.rejected import TABLE as REJECTED
-from lakehouse.snapshots import EPOCH, DataFileEntry, SnapshotFiles
+from lakehouse.snapshots import EPOCH, SnapshotFiles
 from lakehouse.tables import TABLES
 
 SCORES = "quality.scores"
@@ -193,21 +193,7 @@ def day_traded(
     session: BatchSession, reader: str, snapshot: SnapshotFiles, day: date, *, anew: bool = False
 ) -> pa.Table:
     """What :func:`traded` says of a day of silver.trades, as ``reader`` keeps it from run to run."""
-
-    def add(sums: pa.Table, files: Sequence[DataFileEntry]) -> pa.Table:
-        if not files:
-            return sums
-        with session.connection.cursor() as cursor:
-            cursor.register("sums", sums)
-            return cursor.execute(
-                "select symbol, trading_date, sum(traded) as traded, sum(paid) as paid, "
-                "cast(sum(count) as bigint) as count "
-                f"from (from sums union all {traded(files_sql(snapshot, files))}) group by symbol, trading_date"
-            ).to_arrow_table()
-
-    name = f"{reader}: {TRADED}"
-    with accumulated(session, name, snapshot, day, _TRADED.empty_table, add, anew=anew) as sums:
-        return sums
+    return day_sums(session, f"{reader}: {TRADED}", snapshot, day, _TRADED, traded, anew=anew)
 
 
 def misstated(books: str) -> str:

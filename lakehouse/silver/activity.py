@@ -68,14 +68,13 @@ def refine_activity(session: BatchSession, days: Sequence[date] = ()) -> Activit
 def _refine(session: BatchSession, target: Table, source: Table, also: Sequence[date]) -> ActivityResult:
     snapshot = session.manifests.files(SOURCE, source)
     days = tuple(sorted({*touched_days(snapshot, read_until(target)), *also}))
-    head = source.current_snapshot()
-    if not days or head is None:
+    if not days or snapshot.snapshot_id is None:
         return ActivityResult(snapshot_id=target.metadata.current_snapshot_id)
     require_sound(session, SOURCE)
-    until = head.sequence_number or 0
-    rows = replace_days(session, target, days, _rows(session, snapshot, days, also), lambda: computed_until(until))
+    state = computed_until(snapshot.sequence_number)
+    rows = replace_days(session, target, days, _rows(session, snapshot, days, also), state)
     log.info("%s: %s computed anew, %d rows", TARGET, ", ".join(map(str, days)), rows)
-    return ActivityResult(days, rows, head.snapshot_id, target.metadata.current_snapshot_id)
+    return ActivityResult(days, rows, snapshot.snapshot_id, target.metadata.current_snapshot_id)
 
 
 def _rows(

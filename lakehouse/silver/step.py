@@ -216,7 +216,7 @@ def _reenrich(session: BatchSession, step: SilverStep, target: Table, companies:
     wrong = [file for file in snapshot.files if any(other for _, other in as_it_should_be([file], enriched))]
     days = tuple(sorted({file.day for file in wrong if file.day is not None}))
     rows = (right for day in days for right, _ in as_it_should_be(day_files(snapshot, day), schema.names))
-    replace_days(session, target, days, rows, lambda: {DIM_READ: companies.snapshot_id})
+    replace_days(session, target, days, rows, {DIM_READ: companies.snapshot_id})
     if days:
         log.info("%s: companies of %s corrected", step.target, ", ".join(map(str, days)))
     return days

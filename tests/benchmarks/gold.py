@@ -77,7 +77,7 @@ def daily(home: Path) -> Run:
         bars = pa.concat_tables(day_bars(lake, silver.io, snapshot, day) for day in days)
         with lake.connection.cursor() as cursor:
             rows = compute(cursor, bars, SPREADS.empty_table(), lake.clock(), [DAILY])[DAILY]
-        return replace_days(lake, lake.catalog.load_table(DAILY), days, [rows], dict)
+        return replace_days(lake, lake.catalog.load_table(DAILY), days, [rows], {})
 
     return of_step(home, work)
 
