@@ -2,9 +2,9 @@
 
 Commits come a second apart on a clock of the benchmark's own, or further where there are fewer than 86,400, each
 with ``--rows`` trades, through the writer's exactly-once append and the expiry it does itself; the day begins at
-noon, so midnight closes a partition. Every
-``--every`` commits silver reads what came, then both tables are compacted and expired. Midway between two such
-runs the last commits and a query (the last five minutes of one symbol) are measured in CPU time.
+noon, so midnight closes a partition. Every ``--every`` commits silver reads what came, then both tables are
+compacted and expired. Midway between two such runs the last commits and a query (the last five minutes of one
+symbol) are measured in CPU time.
 
 Growth is from the median of the first third to that of the last, as in the soak, after a tenth of the run: a table
 that has just begun has fewer snapshots than are kept, and one line alone scatters by a fifth.

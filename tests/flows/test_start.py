@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
 import pytest
 
 from flows.deployments import _open_lakehouse
 from flows.session import lake_session
-from lakehouse.dimensions.step import FOLDER
+from tests.lakehouse.conftest import reference_files
 
 
 def test_a_faulty_reference_file_is_told_and_the_dimensions_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    files = tmp_path / "reference"
-    shutil.copytree(FOLDER, files, ignore=shutil.ignore_patterns("*.py"))
+    files = reference_files(tmp_path / "reference")
     monkeypatch.setenv("TICKHOUSE_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("TICKHOUSE_REFERENCE_DIR", str(files))
     lake_session.cache_clear()

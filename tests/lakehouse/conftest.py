@@ -24,6 +24,7 @@ from lakehouse.append import append_exactly_once
 from lakehouse.batch import BatchSession
 from lakehouse.catalog import open_catalog
 from lakehouse.dimensions.dim_symbol import read_symbols, seed_dim_symbol
+from lakehouse.dimensions.step import FOLDER
 from lakehouse.duck import connect
 from lakehouse.settings import LakehouseSettings
 from lakehouse.tables import arrow_schema, create_tables
@@ -31,6 +32,14 @@ from lakehouse.tables import arrow_schema, create_tables
 MARKET_OPEN = datetime(2026, 3, 13, 14, 30, tzinfo=UTC)
 WRITTEN = datetime(2026, 3, 14, tzinfo=UTC)
 """What the clock says in batch tests."""
+
+
+def reference_files(folder: Path) -> Path:
+    """Those of the dimensions, in ``folder`` for a test to edit."""
+    folder.mkdir(exist_ok=True)
+    for path in FOLDER.glob("*.csv"):
+        shutil.copy(path, folder)
+    return folder
 
 
 @pytest.fixture

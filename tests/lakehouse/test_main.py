@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,11 +14,10 @@ from pyiceberg.catalog import Catalog
 
 from lakehouse.__main__ import main
 from lakehouse.batch import BatchSession
-from lakehouse.dimensions.step import FOLDER
 from lakehouse.settings import LakehouseSettings
 from lakehouse.silver.events import refine_trades
 from lakehouse.tables import TABLES
-from tests.lakehouse.conftest import MARKET_OPEN, Bronze
+from tests.lakehouse.conftest import MARKET_OPEN, Bronze, reference_files
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -49,8 +47,7 @@ def test_init_creates_every_table_once(lake: Run) -> None:
 def test_seed_brings_the_dimensions_in_line_with_files_of_the_user(
     catalog: Catalog, lake: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = tmp_path / "reference"
-    shutil.copytree(FOLDER, files, ignore=shutil.ignore_patterns("*.py"))
+    files = reference_files(tmp_path / "reference")
     monkeypatch.setenv("TICKHOUSE_REFERENCE_DIR", str(files))
     status, out, _ = lake("seed")
     assert status == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,10 +12,11 @@ import pytest
 
 from lakehouse.batch import BatchSession
 from lakehouse.dimensions.reference import ReferenceFileError
-from lakehouse.dimensions.step import FOLDER, seed_dimensions
+from lakehouse.dimensions.step import seed_dimensions
 from lakehouse.quality.gate import ContractViolationError
 from simulator.exchange import Exchange
 from simulator.market import load_market
+from tests.lakehouse.conftest import reference_files
 
 TABLES = ("dim_symbol", "dim_trader", "dim_account", "dim_exchange", "dim_time")
 LATER = datetime(2026, 4, 1, tzinfo=UTC)
@@ -32,9 +32,7 @@ def heads(session: BatchSession) -> dict[str, int | None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for path in FOLDER.glob("*.csv"):
-        shutil.copy(path, tmp_path / path.name)
-    return tmp_path
+    return reference_files(tmp_path)
 
 
 def reading(session: BatchSession, folder: Path, at: datetime | None = None) -> BatchSession:

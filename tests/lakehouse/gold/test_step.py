@@ -132,7 +132,7 @@ def test_the_spread_is_the_mean_of_what_the_symbols_quote_on_average(session: Ba
 def test_quotes_without_any_trade_are_read_once(session: BatchSession, bronze: Any) -> None:
     bronze.quotes({"timestamp": MONDAY})
     refine_quotes(session)
-    assert publish(session).rows == {**dict.fromkeys(TABLES, 0)}
+    assert publish(session).rows == dict.fromkeys(TABLES, 0)
     assert publish(session).days == ()
 
 
